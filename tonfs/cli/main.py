@@ -1,0 +1,115 @@
+"""The command line: one file per verb, imported only when that verb is asked for."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import os
+import sys
+import traceback
+from typing import Final
+
+import click
+
+from .. import __version__
+from ..errors import TonfsError
+from .common import Context
+
+VERBS: Final[dict[str, str]] = {
+    "bag": "Make, check, seed and fetch plain TON Storage bags.",
+    "devnet": "The local network: chain, DHT, storage providers.",
+}
+"""Verb -> one line of help. The verb `x-y` lives in `tonfs/cli/x_y.py` as `command`."""
+
+
+class LazyGroup(click.Group):
+    """Knows its verbs by name and imports the one that runs."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(VERBS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in VERBS:
+            return None
+        module = importlib.import_module(f"tonfs.cli.{cmd_name.replace('-', '_')}")
+        command: click.Command = module.command
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and not args[0].startswith("-") and args[0] not in VERBS:
+            near = difflib.get_close_matches(args[0], list(VERBS), n=1)
+            tail = f" Did you mean '{near[0]}'?" if near else " 'tonfs --help' lists the verbs."
+            raise click.UsageError(f"There is no verb '{args[0]}'.{tail}", ctx)
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Verbs"):
+            formatter.write_dl(list(VERBS.items()))
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="tonfs")
+@click.option("--volume", metavar="NAME", help="Volume: a name, or a path with a slash.")
+@click.option("--debug", is_flag=True, help="Show tracebacks.")
+@click.option("-v", "verbose", count=True, help="More log lines.")
+@click.option("--quiet", is_flag=True, help="Only errors.")
+@click.option("--log-format", type=click.Choice(["text", "json"]), default="text")
+@click.pass_context
+def root(ctx: click.Context, volume: str | None, debug: bool, verbose: int, quiet: bool, log_format: str) -> None:
+    """A file system and sync agent on TON Storage, with an S3 door."""
+    ctx.obj = Context(volume_name=volume, debug=debug, verbose=verbose, quiet=quiet, log_format=log_format)
+
+
+def report(exc: TonfsError, debug: bool) -> int:
+    """Print an error for a person and return its exit code."""
+    if debug:
+        traceback.print_exception(exc)
+    click.echo(f"tonfs: {exc.message} [{exc.code}]", err=True)
+    if exc.hint:
+        click.echo(f"       {exc.hint}", err=True)
+    return exc.exit_code
+
+
+def _leaf(exc: BaseException) -> BaseException:
+    """The only error inside nested groups of one; nurseries wrap what their tasks raise."""
+    while isinstance(exc, BaseExceptionGroup) and len(exc.exceptions) == 1:
+        exc = exc.exceptions[0]
+    return exc
+
+
+def run(argv: list[str] | None = None) -> int:
+    debug = "--debug" in (argv if argv is not None else sys.argv) or bool(os.environ.get("TONFS_DEBUG"))
+    try:
+        root.main(args=argv, prog_name="tonfs", standalone_mode=False)
+    except click.exceptions.Exit as exc:
+        return exc.exit_code
+    except click.Abort:
+        return 130
+    except click.ClickException as exc:
+        exc.show()
+        return 2
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 1
+    except BaseException as wrapped:
+        inner = _leaf(wrapped)
+        if isinstance(inner, TonfsError):
+            return report(inner, debug)
+        if isinstance(inner, KeyboardInterrupt):
+            return 130
+        if isinstance(inner, SystemExit):
+            raise
+        if debug:
+            traceback.print_exception(wrapped)
+        click.echo(f"tonfs: internal error: {type(inner).__name__}: {inner}", err=True)
+        click.echo("       Run again with --debug to see where; please report it.", err=True)
+        return 1
+    return 0
+
+
+def main() -> None:
+    sys.exit(run())

@@ -1,0 +1,68 @@
+"""What the user wants of a volume, as plain values: packing, replicas, audits, deadlines.
+
+Durations are seconds, sizes bytes, coins nanoTON. Defaults suit a real network; `devnet_defaults` the rehearsal.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+
+@dataclass(frozen=True)
+class PackPolicy:
+    """When a file is packed, and how large a pack (one bag) grows."""
+
+    settle: float = 30.0
+    """A file is packed once nothing changed in it for this long."""
+    deadline: float = 600.0
+    """A pack is sealed, full or not, when its oldest file has waited this long."""
+    target_size: int = 32 << 20
+    """A pack is sealed when it holds this many bytes; larger files are split over packs."""
+
+
+@dataclass(frozen=True)
+class ReplicaPolicy:
+    """How many copies, and on what terms."""
+
+    replicas: int = 5
+    span: int = 7 * 86400
+    """Wanted proof period; clipped to what a provider offers."""
+    fund_spans: int = 4
+    """A contract is funded for this many full-span bounties of each provider."""
+    max_rate: int = 10_000_000
+    """Highest accepted price, nanoTON per MB and day, before the minimum-bounty correction."""
+    start_deadline: float = 3600.0
+    """A fresh placement must show its first proof within this time, else it has failed."""
+
+
+@dataclass(frozen=True)
+class AuditPolicy:
+    """How often providers are asked for data, and when silence becomes failure."""
+
+    interval: float = 6 * 3600.0
+    pieces: int = 3
+    """Random pieces fetched from that very provider in one audit."""
+    timeout: float = 20.0
+    """Longest wait for one piece."""
+    retry: float = 600.0
+    """Pause before a suspect is asked again."""
+    strikes: int = 4
+    """Silent audits in a row, the first one included, that make a placement failed. Wrong data needs two."""
+    proof_margin: float = 3600.0
+    """How late after its span an on-chain proof may be."""
+
+
+@dataclass(frozen=True)
+class Policy:
+    pack: PackPolicy = PackPolicy()
+    replica: ReplicaPolicy = ReplicaPolicy()
+    audit: AuditPolicy = AuditPolicy()
+
+
+def devnet_defaults() -> Policy:
+    """Short times, so that a person sees the whole life of a file within a minute."""
+    return Policy(
+        pack=replace(PackPolicy(), settle=2.0, deadline=5.0, target_size=16 << 20),
+        replica=replace(ReplicaPolicy(), span=86400, start_deadline=300.0),
+        audit=replace(AuditPolicy(), interval=30.0, timeout=5.0, retry=3.0, strikes=3),
+    )
