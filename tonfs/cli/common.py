@@ -70,7 +70,7 @@ def parse_size(text: str) -> int:
     if match is None:
         raise UsageError(f"{text!r} is not a size.", hint="Try 4096, 4K, 4KiB or 4kB.")
     base = 1000 if match[3] == "B" and match[2] else 1024
-    return int(match[1]) * base ** " kmgt".index(match[2].lower() or " ")
+    return int(match[1]) * int(base ** " kmgt".index(match[2].lower() or " "))
 
 
 def parse_duration(text: str) -> float:

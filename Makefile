@@ -1,0 +1,33 @@
+# tonfs: see README.md. Every target sets up what it needs first.
+.PHONY: setup demo demo-check test bench lint interop clean
+.DEFAULT_GOAL := setup
+PY := .venv/bin/python
+
+setup:
+	@scripts/setup.sh
+
+demo: setup
+	@$(PY) scripts/demo.py
+
+demo-check: setup
+	@scripts/judges.sh
+	@$(PY) scripts/demo_check.py
+
+test: setup
+	@$(PY) -m pytest -q
+
+lint: setup
+	@$(PY) -m ruff check .
+	@$(PY) -m ruff format --check .
+	@$(PY) -m mypy tonfs
+	@.venv/bin/lint-imports
+
+bench: setup
+	@$(PY) benchmarks/run.py
+
+interop: setup
+	@scripts/judges.sh
+	@$(PY) scripts/interop.py
+
+clean:
+	rm -rf .venv .judges build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
