@@ -197,6 +197,12 @@ class InsufficientCoins(Refused):
     code = "TF0304"
 
 
+class BlockUnknown(NotFound):
+    """A lite server was asked for a block that it does not know, or no longer keeps the state of."""
+
+    code = "TF0305"
+
+
 # Volume.
 
 
