@@ -119,7 +119,7 @@ class AsyncioThread:
                 self._loop = runner.get_loop()
                 self._loop.set_exception_handler(_complain)
                 runner.run(self._serve(ready))
-        except BaseException as exc:  # SystemExit and KeyboardInterrupt raised by a task end a loop
+        except BaseException as exc:  # e.g. SystemExit raised in a callback of a library
             log.error("the asyncio thread died", thread=self._name, exc=exc)
         finally:
             ready.set()
@@ -173,9 +173,6 @@ class AsyncioThread:
                 # Not raised in trio as it is: there it would be an unknown BaseException. A caller that cancelled
                 # does not look at this result.
                 result = outcome.Error(NotRunning(f"{call.name} was cancelled."))
-            except (SystemExit, KeyboardInterrupt) as exc:
-                self._done(call, outcome.Error(exc))
-                raise
             except BaseException as exc:
                 result = outcome.Error(exc)
             self._done(call, result)

@@ -27,6 +27,10 @@ async def fail_with(error: BaseException) -> None:
     raise error
 
 
+def fall_over() -> None:
+    raise SystemExit(3)
+
+
 async def forever() -> None:
     await asyncio.Event().wait()
 
@@ -228,8 +232,7 @@ async def test_when_the_asyncio_thread_dies_every_waiting_call_ends() -> None:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(wait)
             await trio.testing.wait_all_tasks_blocked()
-            with pytest.raises(SystemExit):
-                await bridge.run(fail_with, SystemExit(3))
+            bridge._post(fall_over)
         assert ended == [NotRunning]
         with pytest.raises(NotRunning):
             await bridge.run(add, 1, 2)
