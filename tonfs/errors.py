@@ -213,6 +213,16 @@ class Stale(TonfsError):
     transient = True
 
 
+class FsError(TonfsError):
+    """A file operation that POSIX refuses: the errno says why (ENOENT, EEXIST, ENOTEMPTY, ...)."""
+
+    code = "TF0402"
+
+    def __init__(self, message: str, number: int = errno.EIO, *, hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        object.__setattr__(self, "errno", number)
+
+
 class Unsupported(TonfsError):
     """tonfs does not do this (yet), and says so instead of doing something else."""
 

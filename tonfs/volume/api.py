@@ -1,0 +1,367 @@
+"""`Namespace`: the one narrow door to a volume. The mount and the S3 door use this and nothing else.
+
+Rules that hold for every method:
+
+* Calls are short, synchronous and safe from any thread (one lock inside). Methods marked *slow* may wait for the
+  disk: call them through `trio.to_thread.run_sync` (or a worker thread) from an event loop.
+* Names are bytes, 1 to 255, without `/` and NUL, compared byte by byte. Symlinks are never followed.
+* Times are integer nanoseconds since 1970, sizes and offsets bytes.
+* What POSIX refuses raises `FsError` with its errno: ENOENT, ENOTDIR, EISDIR, EEXIST, ENOTEMPTY, EINVAL, ELOOP,
+  ENAMETOOLONG, EFBIG, ENOSPC, EMLINK, ENODATA, ESTALE, EROFS. Other errors of the tree come through as they are.
+* Changes are visible to both doors at once and durable after `commit()` (or `sync(inode)`); without it within
+  about 200 ms, in the order in which they were made.
+
+Versions: every change of a file's bytes or size gives its inode a new, larger `version` (its content generation).
+An S3 record belongs to one version: after a write through the mount its digests no longer hold (`S3Record.current`
+is False), while content type and user metadata stay.
+"""
+
+from __future__ import annotations
+
+import stat
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final, Protocol
+
+from ..ids import BagId, Inode, PackId
+
+ROOT: Final = Inode(1)
+NAME_MAX: Final = 255
+TARGET_MAX: Final = 4095
+MAX_FILE_SIZE: Final = (1 << 62) - 1
+"""Offsets beyond this give EFBIG before anything changes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Attr:
+    """What stat(2) shows of an inode, and its content generation."""
+
+    inode: Inode
+    mode: int
+    """Type and permission bits, as st_mode."""
+    nlink: int
+    uid: int
+    gid: int
+    rdev: int
+    size: int
+    blocks: int
+    """512-byte units of what is stored, here or in packs; holes count nothing."""
+    atime_ns: int
+    mtime_ns: int
+    ctime_ns: int
+    birth_ns: int
+    version: int
+    implied: bool = False
+    """A directory that only exists because an S3 key needed it."""
+
+    @property
+    def is_dir(self) -> bool:
+        return stat.S_ISDIR(self.mode)
+
+    @property
+    def is_file(self) -> bool:
+        return stat.S_ISREG(self.mode)
+
+
+@dataclass(frozen=True, slots=True)
+class S3Record:
+    """What an object carries besides its bytes. On a directory: the marker object `dir/`."""
+
+    etag: str
+    """Without quotes; "" once a write through the mount made it wrong."""
+    content_type: str = ""
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    """User metadata, keys in lower case without `x-amz-meta-`."""
+    checksums: Mapping[str, str] = field(default_factory=dict)
+    """Algorithm in lower case (`crc32`, `sha256`, ...) -> base64 text; empty when stale."""
+    headers: Mapping[str, str] = field(default_factory=dict)
+    """System headers kept with the object: cache-control, content-encoding, ..."""
+    current: bool = True
+    """The digests belong to the bytes as they are now. Set by the volume when reading, ignored when writing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A name in a directory."""
+
+    name: bytes
+    attr: Attr
+    cookie: int
+    """Position in the directory: > 2, increasing in the order of arrival, stable while the name exists."""
+    record: S3Record | None = None
+    """Filled by `list_sorted(records=True)` only."""
+
+    @property
+    def sort_key(self) -> bytes:
+        """`name` for files, `name/` for directories: depth-first in this order is the order of whole S3 keys."""
+        return self.name + b"/" if self.attr.is_dir else self.name
+
+
+@dataclass(frozen=True, slots=True)
+class RemoteRange:
+    """A range of a file whose bytes are not on this machine."""
+
+    inode: Inode
+    version: int
+    offset: int
+    """In the file."""
+    length: int
+    pack: PackId
+    bag_id: BagId
+    pack_offset: int
+    """In the bag's file `data`."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReadResult:
+    """Either `data` (shorter than asked only at the end of the file), or `missing`: fetch these, then read again."""
+
+    data: bytes
+    missing: tuple[RemoteRange, ...]
+    version: int
+    size: int
+    """Of the file at the moment of reading."""
+
+
+Fetch = Callable[[Sequence[RemoteRange]], Awaitable[None]]
+"""Afterwards the ranges are local (see `tonfs.front.fetcher`). Raises TimedOut, NotRunning, PeerUnreachable."""
+
+
+@dataclass(frozen=True, slots=True)
+class SetAttr:
+    """Fields to change; None leaves a field alone. Size is `truncate`'s business."""
+
+    mode: int | None = None
+    """Permission bits only."""
+    uid: int | None = None
+    gid: int | None = None
+    atime_ns: int | None = None
+    mtime_ns: int | None = None
+    ctime_ns: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Statfs:
+    block_size: int
+    blocks: int
+    free: int
+    available: int
+    files: int
+    files_free: int
+    name_max: int = NAME_MAX
+
+
+@dataclass(frozen=True, slots=True)
+class Expect:
+    """Condition checked in the same transaction as the change; a failed one raises `FsError(EEXIST)` when something
+    is there that should not be, `FsError(ENOENT)` when nothing is, `Stale` when it is another version."""
+
+    absent: bool = False
+    """Nothing may have the name (If-None-Match: *)."""
+    inode: Inode | None = None
+    version: int | None = None
+    """Exactly this content must have the name (If-Match, compared by the caller on what it resolved)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """Something changed behind the kernel's cache."""
+
+    entries: tuple[tuple[Inode, bytes], ...] = ()
+    """(directory, name) that came, went or now mean another inode."""
+    inodes: tuple[Inode, ...] = ()
+    """Have new attributes or content."""
+
+
+class Namespace(Protocol):
+    # Names ------------------------------------------------------------------------------------------------------
+
+    def getattr(self, inode: Inode) -> Attr:
+        """Raises FsError(ENOENT)."""
+        ...
+
+    def lookup(self, parent: Inode, name: bytes) -> Attr:
+        """Raises FsError(ENOENT, ENOTDIR, ENAMETOOLONG). `.` and `..` work."""
+        ...
+
+    def resolve(self, parts: Sequence[bytes], start: Inode = ROOT) -> Attr:
+        """Walk names without following symlinks: a symlink on the way is ELOOP, a file on the way ENOTDIR."""
+        ...
+
+    def path_of(self, inode: Inode) -> bytes:
+        """One path of the inode from the root, without leading slash; b"" for the root. Raises FsError(ENOENT)."""
+        ...
+
+    def list_dir(self, inode: Inode, after: int, limit: int) -> list[Entry]:
+        """Entries with a cookie above `after`, by cookie; without `.` and `..`. A removed directory lists nothing."""
+        ...
+
+    def list_sorted(
+        self, parent: Inode, after: bytes = b"", limit: int = 1000, *, prefix: bytes = b"", records: bool = False
+    ) -> list[Entry]:
+        """Entries whose sort key is > `after` and starts with `prefix`, in byte order of the sort key: one range scan.
+
+        All file types come; the S3 door shows only files and directories.
+        """
+        ...
+
+    def is_empty(self, inode: Inode) -> bool: ...
+
+    def create(self, parent: Inode, name: bytes, mode: int, uid: int, gid: int, rdev: int = 0) -> Attr:
+        """Regular file, fifo, socket or device node (type bits in `mode`). Raises FsError(EEXIST, ...)."""
+        ...
+
+    def mkdir(self, parent: Inode, name: bytes, mode: int, uid: int, gid: int) -> Attr: ...
+
+    def symlink(self, parent: Inode, name: bytes, target: bytes, uid: int, gid: int) -> Attr: ...
+
+    def readlink(self, inode: Inode) -> bytes: ...
+
+    def link(self, inode: Inode, parent: Inode, name: bytes) -> Attr: ...
+
+    def unlink(self, parent: Inode, name: bytes) -> None: ...
+
+    def rmdir(self, parent: Inode, name: bytes) -> None: ...
+
+    def rename(
+        self,
+        parent: Inode,
+        name: bytes,
+        new_parent: Inode,
+        new_name: bytes,
+        *,
+        replace: bool = True,
+        exchange: bool = False,
+    ) -> None:
+        """Atomic also against a crash: the bytes of the moved file are on disk before the commit that renames it."""
+        ...
+
+    # Inodes -----------------------------------------------------------------------------------------------------
+
+    def hold(self, inode: Inode, count: int = 1) -> None:
+        """An inode that is held stays usable after its last name is gone. Not remembered across restarts."""
+        ...
+
+    def drop(self, inode: Inode, count: int = 1) -> None:
+        """Give back `hold`s. Never raises; the last one removes an unlinked inode."""
+        ...
+
+    def setattr(self, inode: Inode, change: SetAttr) -> Attr: ...
+
+    def read(self, inode: Inode, offset: int, length: int) -> ReadResult:
+        """Zero bytes only where the file has a hole. Raises FsError(ENOENT, EISDIR, EIO)."""
+        ...
+
+    def fill(self, where: RemoteRange, offset: int, data: bytes) -> bool:
+        """Verified bytes of a remote range have come: `data` belongs at file offset `offset` inside `where`.
+
+        False (and nothing is changed) when the file has changed there meanwhile. Slow for large data.
+        """
+        ...
+
+    def would_wait(self, inode: Inode, offset: int, length: int) -> bool:
+        """A write or truncate here must first make the index durable (it overwrites bytes that a pack or an S3
+        record vouches for), so `write` or `truncate` is slow this once."""
+        ...
+
+    def write(self, inode: Inode, offset: int, data: bytes | memoryview) -> int:
+        """Raises FsError(EFBIG, ENOSPC, EIO, ...). mtime and ctime become now."""
+        ...
+
+    def truncate(self, inode: Inode, size: int) -> Attr:
+        """New size, also larger. mtime and ctime become now, also when the size stays."""
+        ...
+
+    def sync(self, inode: Inode, *, data_only: bool = False) -> None:
+        """fsync: bytes, size, times and names of this inode are durable when it returns. Slow."""
+        ...
+
+    def commit(self) -> None:
+        """Everything done so far to names, attributes and records is durable when it returns. Slow.
+
+        Bytes written in place are covered by `sync`; those of `publish` and renames by this.
+        """
+        ...
+
+    def get_xattr(self, inode: Inode, name: bytes) -> bytes:
+        """Raises FsError(ENODATA)."""
+        ...
+
+    def set_xattr(self, inode: Inode, name: bytes, value: bytes) -> None: ...
+
+    def list_xattrs(self, inode: Inode) -> list[bytes]: ...
+
+    def remove_xattr(self, inode: Inode, name: bytes) -> None: ...
+
+    def statfs(self) -> Statfs: ...
+
+    # Objects ----------------------------------------------------------------------------------------------------
+
+    def create_bucket(self, name: bytes, uid: int, gid: int) -> Attr:
+        """A top-level directory (0755). Raises FsError(EEXIST)."""
+        ...
+
+    def delete_bucket(self, name: bytes) -> None:
+        """Raises FsError(ENOENT, ENOTEMPTY, ENOTDIR)."""
+        ...
+
+    def stage(self, uid: int, gid: int, mode: int = 0o644) -> Inode:
+        """A new regular file without a name, held once. Fill it with `write`, then `publish` or `discard` it.
+
+        After a crash unpublished ones vanish.
+        """
+        ...
+
+    def publish(
+        self,
+        staged: Inode,
+        bucket: Inode,
+        parts: Sequence[bytes],
+        record: S3Record,
+        *,
+        expect: Expect | None = None,
+    ) -> Attr:
+        """Give a staged file its name `bucket/parts[0]/…/parts[-1]` and record, replacing the object there.
+
+        One transaction: missing parent directories are made (and remembered as implied), the old file loses the
+        name (who holds it reads on), owner and mode of a replaced file are kept. Raises FsError: ENOTDIR (a parent
+        is an object), EISDIR (the name is a directory), ELOOP (a symlink on the way), ENAMETOOLONG. The hold of
+        `stage` is given back; on an error the file stays staged. Durable after `commit()`; call `sync(staged)`
+        before (in a thread) to keep the commit short.
+        """
+        ...
+
+    def discard(self, staged: Inode) -> None:
+        """Forget a staged file. Never raises."""
+        ...
+
+    def put_marker(
+        self,
+        bucket: Inode,
+        parts: Sequence[bytes],
+        record: S3Record,
+        uid: int,
+        gid: int,
+        *,
+        expect: Expect | None = None,
+    ) -> Attr:
+        """The object `a/b/` without bytes: makes the directory when missing and gives it a record."""
+        ...
+
+    def remove_object(
+        self, bucket: Inode, parts: Sequence[bytes], *, marker: bool = False, expect: Expect | None = None
+    ) -> bool:
+        """Unlink a file (or with `marker` drop a directory's record, and the directory when it is empty), then prune
+        empty implied parents, in one transaction. False when nothing was there."""
+        ...
+
+    def record(self, inode: Inode) -> S3Record | None: ...
+
+    def set_record(self, inode: Inode, record: S3Record) -> None:
+        """Replace the record of a file or directory; its digests are bound to the present version."""
+        ...
+
+    def on_change(self, listener: Callable[[Change], None]) -> None:
+        """Call `listener` (from any thread, outside the lock, must be quick) when something changes behind the
+        kernel's cache: objects put or removed, content replaced. Changes made by the mount's own calls are not told."""
+        ...
