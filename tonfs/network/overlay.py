@@ -9,7 +9,7 @@ a fresh version. No I/O here.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Final
@@ -174,8 +174,8 @@ class Members:
             by_age = sorted(self._nodes.values(), key=lambda node: node.version, reverse=True)
             self._nodes = {node.id: node for node in by_age[:MEMBERS_MAX]}
 
-    def get(self, peer: AdnlId) -> OverlayNode | None:
-        return self._nodes.get(peer)
+    def __iter__(self) -> Iterator[OverlayNode]:
+        return iter(list(self._nodes.values()))
 
     def sample(self, count: int, rng: random.Random) -> list[OverlayNode]:
         """Up to `count` members by chance, for an answer to getRandomPeers."""
