@@ -1,0 +1,23 @@
+"""Which pieces an audit asks for, and when the next audit of a placement is due. Pure."""
+
+from __future__ import annotations
+
+import random
+
+from ..policy import AuditPolicy
+from .judge import Verdict
+
+
+def choose_pieces(total: int, count: int, rng: random.Random) -> list[int]:
+    """`count` distinct pieces of `total`, unpredictable to the provider (give a SystemRandom)."""
+    return sorted(rng.sample(range(total), min(count, total)))
+
+
+def next_due(last: float | None, verdict: Verdict | None, policy: AuditPolicy) -> float:
+    """UTC seconds when the next audit is due; 0 when there was none yet.
+
+    A suspect or unknown placement is asked again after `retry`, a healthy one after `interval`.
+    """
+    if last is None or verdict is None:
+        return 0.0
+    return last + (policy.interval if verdict is Verdict.HEALTHY else policy.retry)
