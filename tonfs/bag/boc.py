@@ -149,7 +149,7 @@ def _check_stored(data: bytes, hash_at: int, depth_at: int, child: Cell) -> None
         raise BadBag("A Merkle cell's stored hash or depth is not its child's.")
 
 
-def parse_boc(data: bytes, *, max_cells: int = 4096, max_bytes: int = 1 << 16) -> tuple[Cell, ...]:
+def parse_boc(data: bytes, *, max_cells: int = 4096, max_bytes: int = 1 << 16, max_roots: int = 4) -> tuple[Cell, ...]:
     """The root cells of a bag of cells, any legal encoding. Raises BadBag.
 
     Costs time and memory proportional to `max_bytes`, whatever the input.
@@ -176,7 +176,7 @@ def parse_boc(data: bytes, *, max_cells: int = 4096, max_bytes: int = 1 << 16) -
         return int.from_bytes(data[at - size : at], "big")
 
     count, root_count, absent, total = number(width), number(width), number(width), number(off_width)
-    if not 1 <= count <= max_cells or not 1 <= root_count <= min(count, 4) or absent:
+    if not 1 <= count <= max_cells or not 1 <= root_count <= min(count, max_roots) or absent:
         raise BadBag(f"A bag of cells has {count} cells, {root_count} roots, {absent} absent.")
     roots = [number(width) for _ in range(root_count)]
     if max(roots) >= count:
