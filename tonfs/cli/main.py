@@ -16,8 +16,28 @@ from ..errors import TonfsError
 from .common import Context
 
 VERBS: Final[dict[str, str]] = {
+    "init": "Make a volume; shows its 24 words once.",
+    "up": "All in one: network, mount, S3, agent; a live table.",
+    "down": "Stop what 'up --detach' started.",
+    "mount": "Mount a volume (only the file system and its front).",
+    "umount": "Unmount, after everything is safe.",
+    "agent": "The agent: packs, replicates, audits, pays.",
+    "s3": "The S3 door and its access keys.",
+    "status": "Processes, files, packs, replicas, verdicts, coins.",
+    "why": "Where each range of a file is, and what it waits for.",
+    "wait": "Return when everything below some paths is proven.",
+    "evict": "Drop local copies that enough providers hold.",
+    "fetch": "Bring evicted files back.",
+    "config": "Settings of a volume.",
+    "ledger": "What was spent on what.",
+    "wallet": "The wallet that pays.",
+    "contract": "Storage contracts.",
+    "provider": "Run a storage provider.",
     "bag": "Make, check, seed and fetch plain TON Storage bags.",
     "devnet": "The local network: chain, DHT, storage providers.",
+    "doctor": "Check this machine.",
+    "completion": "Shell completion.",
+    "help": "Explain a verb or an error code.",
 }
 """Verb -> one line of help. The verb `x-y` lives in `tonfs/cli/x_y.py` as `command`."""
 

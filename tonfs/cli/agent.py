@@ -1,0 +1,61 @@
+"""`tonfs agent run|pause|resume`."""
+
+from __future__ import annotations
+
+import logging
+import signal
+
+import click
+import trio
+
+from ..control import call_sync
+from ..control.process import die_with_parent
+from .common import Context, pass_context, volume_option
+
+
+@click.group(help="The agent: packs, replicates, audits, pays.")
+def command() -> None:
+    """Verbs for the single part; `tonfs up` runs it with everything else."""
+
+
+@command.command(help="Run the agent in the foreground until SIGTERM or Ctrl-C.")
+@volume_option
+@pass_context
+def run(context: Context) -> None:
+    from ..agent.main import run_agent
+
+    die_with_parent()
+    context.configure_log(logging.INFO)
+    settings = context.settings()
+
+    async def main() -> None:
+        async with trio.open_nursery() as nursery:
+
+            async def until_signal(*, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+                with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+                    task_status.started()
+                    async for _ in signals:
+                        nursery.cancel_scope.cancel()
+                        return
+
+            await nursery.start(until_signal)
+            await run_agent(context.volume, settings)
+            nursery.cancel_scope.cancel()
+
+    trio.run(main)
+
+
+@command.command(help="Stop packing and spending; serving and reading go on.")
+@volume_option
+@pass_context
+def pause(context: Context) -> None:
+    context.settings()
+    call_sync(context.volume / "run" / "agent.sock", "pause", who="agent")
+
+
+@command.command(help="Go on after 'pause'.")
+@volume_option
+@pass_context
+def resume(context: Context) -> None:
+    context.settings()
+    call_sync(context.volume / "run" / "agent.sock", "resume", who="agent")
