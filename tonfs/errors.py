@@ -164,6 +164,13 @@ class PeerUnreachable(TonfsError):
     transient = True
 
 
+class DhtUnavailable(TonfsError):
+    """No DHT node answers: we are probably offline. Says nothing about any peer or provider."""
+
+    code = "TF0203"
+    transient = True
+
+
 # Chain.
 
 
