@@ -80,6 +80,11 @@ class BagHeader:
         starts = accumulate(self.sizes, initial=self.size)
         return tuple(BagFile(*three) for three in zip(self.names, starts, self.sizes, strict=False))
 
+    @cached_property
+    def starts(self) -> tuple[int, ...]:
+        """Stream offset of each file, for bisection."""
+        return tuple(entry.start for entry in self.files)
+
     @property
     def data_size(self) -> int:
         return sum(self.sizes)

@@ -1,0 +1,515 @@
+"""One bag on disk: what is known of it, which pieces are here, and their bytes at their place in the files.
+
+Directory of a bag (docs/formats.md, "Bag directory"):
+
+    bag.json    which bag, where its data lies, how far its files were laid out
+    info.boc    the TorrentInfo as it was received
+    tree.bin    the piece tree, 64 bytes for each leaf, zeros where unknown
+    have.bin    one bit a piece, least significant first
+    header.bin  the header; header.part while its pieces are still coming
+    files/      the data, unless it lies elsewhere
+
+A piece's bit is set after its bytes were handed to the kernel, so it holds after a process died at any point. After
+power loss a bit may be ahead of its bytes; every read checks the hash, so that shows as `Damaged`, never as bad bytes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import mmap
+import os
+import shutil
+import threading
+from bisect import bisect_right
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+from ..bag import BagFile, BagHeader, PieceTree, TorrentInfo, check_piece, proof_path, tree_depth
+from ..errors import BadBag, BadPiece, Damaged, NotFound, Refused, TonfsError, UsageError
+from ..ids import BagId, bag_id
+from .create import CreatedBag
+from .places import (
+    disk_error,
+    exists_below,
+    open_below,
+    read_all,
+    remove_below,
+    sync_folder,
+    write_all,
+    write_atomically,
+)
+
+_VERSION: Final = 1
+_LAYOUTS: Final = ("none", "started", "done")
+
+
+def _map_file(path: Path, size: int, *, make: bool) -> mmap.mmap:
+    """Map a file of exactly `size` bytes; `make` reserves its blocks, so that no write to the map can fail."""
+    fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | (os.O_CREAT | os.O_TRUNC if make else 0), 0o644)
+    try:
+        if make:
+            os.posix_fallocate(fd, 0, size)
+        elif os.fstat(fd).st_size != size:
+            raise Damaged(f"{path} does not have {size} bytes.")
+        return mmap.mmap(fd, size)
+    finally:
+        os.close(fd)
+
+
+class StoredBag:
+    """A bag in a directory. Blocking calls; reads may run in many threads, changes take turns by themselves."""
+
+    def __init__(self, directory: Path, state: dict[str, Any]) -> None:
+        """Not for callers: use `create`, `prepare` or `open`."""
+        self.directory: Final = directory
+        self.bag_id: Final[BagId] = bag_id(state["bag_id"])
+        self.foreign: Final[bool] = state["foreign"]
+        """The data belongs to the user: it is read where it lies, never written and never deleted."""
+        self.data_root: Final = directory / state["data_root"]
+        self.broken = ""
+        """Why this bag can never be unpacked (its header breaks the rules); empty when nothing is wrong."""
+        self._state = state
+        self._lock = threading.RLock()
+        self._info: TorrentInfo | None = None
+        self._header: BagHeader | None = None
+        self._tree: PieceTree | None = None
+        self._have: mmap.mmap | None = None
+        self._count = 0
+        self._touched: set[bytes] = set()
+
+    # Making and opening.
+
+    @classmethod
+    def create(cls, directory: Path, created: CreatedBag) -> StoredBag:
+        """Keep a bag that was just made of files here; they stay where they are.
+
+        Files outside `directory` are foreign: read only. Raises UsageError when a file cannot be found again by its
+        name in the bag, NoSpace.
+        """
+        header, info = created.header, created.info
+        for name, path in created.files:
+            if created.data_root / os.fsdecode(header.dir_name + name) != path:
+                raise UsageError(f"{path} lies elsewhere than its name in the bag says.")
+        foreign = not created.data_root.is_relative_to(directory)
+        where = str(created.data_root.absolute()) if foreign else str(created.data_root.relative_to(directory))
+        state = _new_state(info.bag_id, where, foreign=foreign, layout="done")
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+            tree = _map_file(directory / "tree.bin", 64 << tree_depth(info.pieces), make=True)
+            tree[:] = bytes(PieceTree(created.hashes).heap)
+            have = _map_file(directory / "have.bin", -(-info.pieces // 8), make=True)
+            have[:] = _ones(info.pieces)
+            for one in (tree, have):
+                one.flush()
+                one.close()
+            write_atomically(directory / "header.bin", header.to_bytes())
+            write_atomically(directory / "info.boc", info.to_boc())
+            write_atomically(directory / "bag.json", _encode(state))
+        except OSError as exc:
+            raise disk_error(exc, f"keeping bag {info.bag_id.hex()}") from None
+        return cls.open(directory)
+
+    @classmethod
+    def prepare(cls, directory: Path, bag_id: BagId, data_root: Path | None = None) -> StoredBag:
+        """Make or reopen a bag that will be downloaded into `data_root` (default: `directory/files`).
+
+        Raises Refused when the directory holds another bag, NoSpace.
+        """
+        if (directory / "bag.json").exists():
+            stored = cls.open(directory)
+            if stored.bag_id != bag_id:
+                raise Refused(f"{directory} holds bag {stored.bag_id.hex()}, not {bag_id.hex()}.")
+            return stored
+        where = "files" if data_root is None else str(data_root.absolute())
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+            state = _new_state(bag_id, where, foreign=False, layout="none")
+            write_atomically(directory / "bag.json", _encode(state))
+        except OSError as exc:
+            raise disk_error(exc, f"preparing bag {bag_id.hex()}") from None
+        return cls.open(directory)
+
+    @classmethod
+    def open(cls, directory: Path) -> StoredBag:
+        """Raises NotFound when there is no bag, Damaged when its files contradict each other."""
+        try:
+            state = json.loads((directory / "bag.json").read_bytes())
+            _check_state(state)
+        except FileNotFoundError:
+            raise NotFound(f"There is no bag in {directory}.") from None
+        except (ValueError, KeyError, TypeError, RecursionError) as exc:
+            raise Damaged(f"{directory / 'bag.json'} cannot be read: {exc}") from None
+        stored = cls(directory, state)
+        with contextlib.suppress(FileNotFoundError):
+            stored._load((directory / "info.boc").read_bytes())
+        return stored
+
+    def _load(self, boc: bytes) -> None:
+        try:
+            info = TorrentInfo.parse(boc, self.bag_id)
+        except BadBag as exc:
+            raise Damaged(f"{self.directory / 'info.boc'} is damaged: {exc.message}") from None
+        try:
+            self._map(info, make=False)
+        except FileNotFoundError as exc:
+            raise Damaged(f"{exc.filename} is missing.") from None
+        self._info = info
+        self._count = int.from_bytes(self.have_bitmap(), "little").bit_count()
+        try:
+            self._header = BagHeader.parse((self.directory / "header.bin").read_bytes(), info)
+        except FileNotFoundError:
+            # A crash may have come between the last header piece and header.bin. What fails here fails again, and
+            # is told, at the next write.
+            with contextlib.suppress(TonfsError):
+                self._try_header()
+        except BadBag as exc:
+            raise Damaged(f"{self.directory / 'header.bin'} is damaged: {exc.message}") from None
+
+    def _map(self, info: TorrentInfo, *, make: bool) -> None:
+        heap = _map_file(self.directory / "tree.bin", 64 << tree_depth(info.pieces), make=make)
+        self._have = _map_file(self.directory / "have.bin", -(-info.pieces // 8), make=make)
+        self._tree = PieceTree(heap=memoryview(heap), pieces=info.pieces)
+
+    def _save_state(self, layout: str) -> None:
+        self._state = {**self._state, "layout": layout}
+        write_atomically(self.directory / "bag.json", _encode(self._state))
+
+    # What is known.
+
+    @property
+    def info(self) -> TorrentInfo | None:
+        return self._info
+
+    @property
+    def header(self) -> BagHeader | None:
+        return self._header
+
+    @property
+    def have_count(self) -> int:
+        return self._count
+
+    @property
+    def complete(self) -> bool:
+        return self._info is not None and self._header is not None and self._count == self._info.pieces
+
+    def have(self, index: int) -> bool:
+        """Whether piece `index` is here; False for numbers outside the bag."""
+        info, bits = self._info, self._have
+        if info is None or bits is None or not 0 <= index < info.pieces:
+            return False
+        return bool(bits[index >> 3] >> (index & 7) & 1)
+
+    def have_bitmap(self) -> bytes:
+        """One bit a piece, least significant first, as `storage.updateInit` wants it. Empty without info."""
+        return b"" if self._have is None else bytes(self._have)
+
+    def missing(self) -> list[int]:
+        """Numbers of the pieces that are not here. Empty without info."""
+        return [] if self._info is None else [i for i in range(self._info.pieces) if not self.have(i)]
+
+    def pieces_for(self, name: bytes, offset: int, length: int) -> range:
+        """Numbers of the pieces that hold these bytes of a file (clipped to it).
+
+        Raises NotFound for a name that is not in the bag, UsageError before the header is known.
+        """
+        info, header = self._need_info(), self._header
+        if header is None:
+            raise UsageError(f"The header of bag {self.bag_id.hex()} is not here yet.")
+        entry = header.file(name)
+        if entry is None:
+            raise NotFound(f"Bag {self.bag_id.hex()} has no file {os.fsdecode(name)!r}.")
+        start = entry.start + max(0, offset)
+        end = min(entry.start + max(0, offset + length), entry.start + entry.size)
+        return range(start // info.piece_size, -(-end // info.piece_size)) if end > start else range(0)
+
+    def set_info(self, boc: bytes) -> TorrentInfo:
+        """Keep the TorrentInfo (any encoding of the right cells). Idempotent. Raises BadBag, NoSpace."""
+        info = TorrentInfo.parse(boc, self.bag_id)
+        with self._lock:
+            if self._info is None:
+                try:
+                    self._map(info, make=True)
+                    write_atomically(self.directory / "info.boc", boc)
+                except OSError as exc:
+                    self._tree = self._have = None
+                    raise disk_error(exc, f"keeping bag {self.bag_id.hex()}") from None
+                self._info = info
+            return self._info
+
+    def _need_info(self) -> TorrentInfo:
+        if self._info is None:
+            raise UsageError(f"The TorrentInfo of bag {self.bag_id.hex()} is not here yet.")
+        return self._info
+
+    # Pieces.
+
+    def proof(self, index: int) -> bytes:
+        """The `proof` field of storage.piece. Raises BadPiece when it is not known."""
+        self._need_info()
+        assert self._tree is not None
+        return self._tree.proof(index)
+
+    def read_piece(self, index: int) -> bytes:
+        """The bytes of a piece, checked against its hash.
+
+        Raises NotFound when the piece is not here; Damaged when the disk holds other bytes or none (the piece then
+        counts as missing).
+        """
+        info = self._need_info()
+        if not self.have(index):
+            raise NotFound(f"Piece {index} of bag {self.bag_id.hex()} is not here.")
+        try:
+            return self._read_checked(info, index)
+        except (OSError, BadPiece, BadBag):
+            pass  # perhaps the files were being moved just now
+        with self._lock:
+            if not self.have(index):
+                raise NotFound(f"Piece {index} of bag {self.bag_id.hex()} is not here any more.")
+            try:
+                return self._read_checked(info, index)
+            except (OSError, BadPiece, BadBag) as exc:
+                self._set_bit(index, value=False)
+                raise Damaged(f"Piece {index} of bag {self.bag_id.hex()} is damaged on disk: {exc}") from None
+
+    def _read_checked(self, info: TorrentInfo, index: int) -> bytes:
+        assert self._tree is not None
+        data = self._read(index * info.piece_size, info.piece_length(index))
+        check_piece(info, index, self._tree.piece_hash(index), data)
+        return data
+
+    def write_piece(self, index: int, data: bytes, proof: bytes) -> None:
+        """Verify a piece and put its bytes in place. A piece that is here already is left alone.
+
+        Until the header is known only pieces `0 .. info.header_pieces - 1` can be taken (UsageError otherwise).
+        Raises BadPiece, BadBag when the header breaks the rules or a link is in the way, Refused for foreign data or
+        files that are not ours, NoSpace.
+        """
+        info = self._need_info()
+        path = proof_path(info, index, proof)
+        check_piece(info, index, path[0], data)
+        if self.foreign:
+            raise Refused(f"The data of bag {self.bag_id.hex()} is read only.")
+        with self._lock:
+            if self.have(index):
+                return
+            if self.broken:
+                raise BadBag(self.broken)
+            if self._header is None:
+                self._try_header()
+            try:
+                self._place(info, index, data)
+            except OSError as exc:
+                raise disk_error(exc, f"writing piece {index} of bag {self.bag_id.hex()}") from None
+            assert self._tree is not None
+            self._tree.learn(index, path)
+            self._set_bit(index, value=True)
+            if self._header is None:
+                self._try_header()
+
+    def _place(self, info: TorrentInfo, index: int, data: bytes) -> None:
+        start = index * info.piece_size
+        if self._header is not None:
+            self._lay_out(self._header)
+            self._write(self._header, start, data)
+            return
+        if index >= info.header_pieces:
+            raise UsageError(f"Piece {index} cannot be placed before the header of bag {self.bag_id.hex()} is known.")
+        fd = os.open(self.directory / "header.part", os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            write_all(fd, data, start)
+        finally:
+            os.close(fd)
+
+    def _set_bit(self, index: int, *, value: bool) -> None:
+        with self._lock:
+            assert self._have is not None
+            if self.have(index) != value:
+                self._have[index >> 3] ^= 1 << (index & 7)
+                self._count += 1 if value else -1
+
+    def _try_header(self) -> None:
+        """Once all pieces of the header are here: parse it, lay out the files, move what follows the header."""
+        info = self._need_info()
+        if not all(self.have(index) for index in range(info.header_pieces)):
+            return
+        part = self.directory / "header.part"
+        front = b""
+        with contextlib.suppress(FileNotFoundError):
+            front = part.read_bytes()[: info.header_pieces * info.piece_size]
+        assert self._tree is not None
+        for index in range(info.header_pieces):  # power loss may have taken bytes whose bits are set
+            piece = front[index * info.piece_size : (index + 1) * info.piece_size]
+            try:
+                check_piece(info, index, self._tree.piece_hash(index), piece)
+            except BadPiece:
+                self._set_bit(index, value=False)
+        if not all(self.have(index) for index in range(info.header_pieces)):
+            return
+        try:
+            header = BagHeader.parse(front[: info.header_size], info)
+        except BadBag as exc:
+            self.broken = exc.message
+            raise
+        try:
+            self._lay_out(header)
+            self._write(header, info.header_size, front[info.header_size :])
+            write_atomically(self.directory / "header.bin", front[: info.header_size])
+            self._header = header
+            part.unlink()
+        except OSError as exc:
+            raise disk_error(exc, f"unpacking bag {self.bag_id.hex()}") from None
+
+    def _lay_out(self, header: BagHeader) -> None:
+        """Make every file with its final size, once. Files of others at these places are refused, not overwritten."""
+        if self._state["layout"] == "done":
+            return
+        if self._state["layout"] == "none":
+            for entry in header.files:
+                if exists_below(self.data_root, header.dir_name + entry.name):
+                    raise Refused(
+                        f"{self.data_root / os.fsdecode(header.dir_name + entry.name)} already exists.",
+                        hint="Download into an empty folder.",
+                    )
+            self._save_state("started")
+        for entry in header.files:
+            with open_below(self.data_root, header.dir_name + entry.name, write=True, size=entry.size):
+                pass
+        self._save_state("done")
+
+    # Bytes of the stream.
+
+    @staticmethod
+    def _segments(header: BagHeader, start: int, length: int) -> Iterator[tuple[BagFile | None, int, int]]:
+        """(file or None for the header, offset in it, length) of each part of a stretch of the stream."""
+        end = start + length
+        if start < header.size:
+            stop = min(end, header.size)
+            yield None, start, stop - start
+            start = stop
+        number = bisect_right(header.starts, start) - 1
+        while start < end:
+            entry = header.files[number]
+            stop = min(end, entry.start + entry.size)
+            if stop > start:
+                yield entry, start - entry.start, stop - start
+                start = stop
+            number += 1
+
+    def _read(self, start: int, length: int) -> bytes:
+        header = self._header
+        if header is None:
+            with open(self.directory / "header.part", "rb") as part:
+                return read_all(part.fileno(), length, start)
+        out = []
+        for entry, offset, size in self._segments(header, start, length):
+            if entry is None:
+                with open(self.directory / "header.bin", "rb") as front:
+                    out.append(read_all(front.fileno(), size, offset))
+            elif self.foreign:
+                with open(self.data_root / os.fsdecode(header.dir_name + entry.name), "rb") as stream:
+                    out.append(read_all(stream.fileno(), size, offset))
+            else:
+                with open_below(self.data_root, header.dir_name + entry.name) as fd:
+                    out.append(read_all(fd, size, offset))
+        return b"".join(out)
+
+    def _write(self, header: BagHeader, start: int, data: bytes) -> None:
+        view = memoryview(data)
+        for entry, offset, size in self._segments(header, start, len(data)):
+            if entry is not None:
+                name = header.dir_name + entry.name
+                with open_below(self.data_root, name, write=True, size=entry.size) as fd:
+                    write_all(fd, view[:size], offset)
+                self._touched.add(name)
+            view = view[size:]
+
+    # Care.
+
+    def sync(self) -> None:
+        """Make everything written so far durable against power loss. Raises NoSpace, TonfsError."""
+        with self._lock:
+            names, self._touched = self._touched, set()
+            try:
+                for name in names:
+                    with contextlib.suppress(FileNotFoundError), open_below(self.data_root, name) as fd:
+                        os.fsync(fd)
+                if self._tree is not None and self._have is not None:
+                    for name_on_disk in ("tree.bin", "have.bin"):
+                        with open(self.directory / name_on_disk, "rb") as stream:
+                            os.fsync(stream.fileno())
+                sync_folder(self.directory)
+            except OSError as exc:
+                self._touched |= names
+                raise disk_error(exc, f"syncing bag {self.bag_id.hex()}") from None
+
+    def verify(self) -> list[int]:
+        """Read every piece that should be here; returns the numbers of the bad ones, which now count as missing."""
+        bad = []
+        for index in range(self._info.pieces if self._info is not None else 0):
+            if self.have(index):
+                try:
+                    self.read_piece(index)
+                except Damaged:
+                    bad.append(index)
+        return bad
+
+    def drop_data(self) -> None:
+        """Delete the data; keep info, header and every known hash, so that proofs can still be made.
+
+        Pieces that lie wholly in the header stay. Raises Refused for foreign data.
+        """
+        if self.foreign:
+            raise Refused(f"The data of bag {self.bag_id.hex()} belongs to the user.")
+        with self._lock:
+            info, header = self._info, self._header
+            if info is None or header is None or self._have is None:
+                return
+            for index in range(info.header_size // info.piece_size, info.pieces):
+                self._set_bit(index, value=False)
+            try:
+                remove_below(self.data_root, [header.dir_name + entry.name for entry in header.files])
+                self._touched.clear()
+                self._save_state("none")
+            except OSError as exc:
+                raise disk_error(exc, f"dropping the data of bag {self.bag_id.hex()}") from None
+
+    def remove(self) -> None:
+        """Delete the bag's directory. Data that lies elsewhere stays."""
+        with self._lock:
+            self.close()
+            shutil.rmtree(self.directory, ignore_errors=True)
+
+    def close(self) -> None:
+        """Let go of the maps. The object must not be used afterwards."""
+        with self._lock:
+            if self._tree is not None and isinstance(self._tree.heap, memoryview):
+                heap = self._tree.heap.obj
+                self._tree.heap.release()
+                if isinstance(heap, mmap.mmap):
+                    heap.close()
+            if self._have is not None:
+                self._have.close()
+            self._tree = self._have = self._info = None
+
+
+def _ones(count: int) -> bytes:
+    return ((1 << count) - 1).to_bytes(-(-count // 8), "little")
+
+
+def _new_state(bag: BagId, data_root: str, *, foreign: bool, layout: str) -> dict[str, Any]:
+    return {"version": _VERSION, "bag_id": bag.hex(), "data_root": data_root, "foreign": foreign, "layout": layout}
+
+
+def _encode(state: dict[str, Any]) -> bytes:
+    return json.dumps(state, indent=1).encode("ascii")
+
+
+def _check_state(state: Any) -> None:
+    """Raise ValueError, KeyError or TypeError unless `bag.json` says what it must."""
+    if state["version"] != _VERSION or state["layout"] not in _LAYOUTS:
+        raise ValueError(f"version {state['version']!r}, layout {state['layout']!r}")
+    bag_id(state["bag_id"])
+    if not isinstance(state["data_root"], str) or not isinstance(state["foreign"], bool):
+        raise TypeError("data_root or foreign")
