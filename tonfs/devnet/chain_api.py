@@ -283,7 +283,7 @@ class DevnetChain(Protocol):
         ...
 
     def advance(self, seconds: int) -> int:
-        """Move the chain clock forward, kept across restarts; returns the new chain time. Raises UsageError if negative."""
+        """Move the chain clock forward for good; returns the new chain time. Raises UsageError if negative."""
         ...
 
     def block(self, seqno: int) -> Block:
