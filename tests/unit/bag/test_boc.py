@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from tonfs.bag.boc import MERKLE_PROOF, Cell, crc32c, parse_boc, parse_one, to_boc
 from tonfs.errors import BadBag
 
@@ -123,18 +126,17 @@ def test_limits_hold() -> None:
 
 def test_nesting_deeper_than_the_tvm_allows_is_refused() -> None:
     cell = _leaf(b"")
+    for _ in range(1024):
+        cell = Cell(b"", [cell])
     with pytest.raises(BadBag, match="deep"):
-        for _ in range(1100):
-            cell = Cell(b"", [cell])
+        Cell(b"", [cell])
 
 
 @settings(max_examples=300)
 @given(st.binary(max_size=300), st.booleans())
 def test_random_bytes_raise_only_badbag(data: bytes, with_magic: bool) -> None:
-    try:
+    with contextlib.suppress(BadBag):
         parse_boc(b"\xb5\xee\x9c\x72\x01\x01" + data if with_magic else data)
-    except BadBag:
-        pass
 
 
 @settings(max_examples=300)
@@ -142,7 +144,5 @@ def test_random_bytes_raise_only_badbag(data: bytes, with_magic: bool) -> None:
 def test_one_changed_byte_raises_only_badbag(root: Cell, where: int, value: int) -> None:
     boc = bytearray(to_boc(root))
     boc[where % len(boc)] = value
-    try:
+    with contextlib.suppress(BadBag):
         parse_boc(bytes(boc))
-    except BadBag:
-        pass
