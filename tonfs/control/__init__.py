@@ -8,7 +8,8 @@ Byte strings travel as hex, file names as str with surrogateescape.
 
 from __future__ import annotations
 
+from . import wire
 from .client import ControlClient, call_sync
 from .server import Handler, serve
 
-__all__ = ["ControlClient", "Handler", "call_sync", "serve"]
+__all__ = ["ControlClient", "Handler", "call_sync", "serve", "wire"]

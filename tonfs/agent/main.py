@@ -1,0 +1,196 @@
+"""The agent process: one nursery, the control socket, the peer process as a child, and the tasks that do the work."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Any, Final
+
+import trio
+
+from ..clock import SystemClock
+from ..config import Settings
+from ..control import ControlClient, Handler, serve
+from ..control.process import Child, keep_running
+from ..errors import BadPacket, TonfsError, UsageError
+from ..ids import bag_id
+from ..log import get_logger
+from ..network.peer_client import PeerClient
+from . import fetcher, packer, status
+from .auditor import auditor
+from .context import Agent
+from .money import open_money
+from .replicator import Replicator
+from .store import AgentStore
+
+log = get_logger(__name__)
+
+FLUSH_FOR: Final = 3.0
+"""One `flush` lasts this long; `tonfs wait` repeats it."""
+START_TIMEOUT: Final = 30.0
+
+
+def global_config_path(volume: Path, settings: Settings) -> Path:
+    """The TON global config in force. Raises UsageError when a real network has none."""
+    if settings.global_config:
+        return Path(settings.global_config).expanduser()
+    if settings.network == "devnet":
+        state = Path(settings.devnet_state).expanduser() if settings.devnet_state else volume / "devnet"
+        return state / "global.config.json"
+    raise UsageError(
+        f"The network {settings.network} needs its global.config.json.",
+        hint="Download it from the network's site and set global_config in config.toml.",
+    )
+
+
+def peer_command(volume: Path, settings: Settings) -> list[str]:
+    """How the peer process is started."""
+    words = [sys.executable, "-m", "tonfs.network.peer_process"]
+    words += ["--socket", str(volume / "run" / "peer.sock"), "--key-file", str(volume / "keys" / "peer.key")]
+    words += ["--global-config", str(global_config_path(volume, settings)), "--listen", settings.peer.listen]
+    if settings.peer.external_ip:
+        words += ["--announce-ip", settings.peer.external_ip]
+    if settings.peer.packet_loss:
+        words += ["--loss", str(settings.peer.packet_loss)]
+    return words
+
+
+@asynccontextmanager
+async def _peer(nursery: trio.Nursery, volume: Path, settings: Settings) -> AsyncIterator[PeerClient]:
+    """The peer process, started again whenever it ends, and the connection to it."""
+    socket = volume / "run" / "peer.sock"
+    child = Child("peer", peer_command(volume, settings), volume / "log" / "peer.log")
+    stopping = trio.Event()
+    child.start()
+    try:
+        await child.ready(socket, timeout=START_TIMEOUT)
+        nursery.start_soon(lambda: keep_running(child, stopping=stopping))
+        client = PeerClient(socket)
+        await nursery.start(client.run)
+        yield client
+    finally:
+        stopping.set()
+        with trio.CancelScope(shield=True):
+            await child.stop(timeout=10.0)
+
+
+async def run_agent(volume: Path, settings: Settings) -> None:
+    """Run until cancelled. Raises UsageError for a volume without network, Busy when another agent runs."""
+    if settings.network == "none":
+        raise UsageError("This volume has no network, so it needs no agent.")
+    async with trio.open_nursery() as nursery, AsyncExitStack() as stack:
+        store = AgentStore(volume / "agent.db")
+        stack.callback(store.close)
+        front = ControlClient(volume / "run" / "front.sock", who="front")
+        await nursery.start(front.run)
+        net = await stack.enter_async_context(_peer(nursery, volume, settings))
+        clock = SystemClock()
+        money = await stack.enter_async_context(open_money(volume, global_config_path(volume, settings), store, clock))
+        agent = Agent(volume, settings, clock, store, front, net, money)
+        handlers = control_handlers(agent)
+        handlers["shutdown"] = _shutdown(nursery.cancel_scope)
+        await nursery.start(lambda task_status: serve(volume / "run" / "agent.sock", handlers, task_status=task_status))
+        log.info("agent started", volume=str(volume), network=settings.network, wallet=money.address)
+        await run_tasks(agent)
+
+
+async def run_tasks(agent: Agent) -> None:
+    """What the agent does all day. A money task that finds the journal unfinished finishes it first."""
+    await _until_it_works("journal", agent, agent.money.recover)
+    await _until_it_works("front", agent, lambda: packer.reconcile(agent))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(packer.packer, agent)
+        nursery.start_soon(Replicator(agent).run)
+        nursery.start_soon(auditor, agent)
+
+
+async def _until_it_works(name: str, agent: Agent, step: Any) -> None:
+    """Repeat a start-up step until it succeeds: the front or the chain may come up later than we."""
+    while True:
+        try:
+            await step()
+        except TonfsError as exc:
+            agent.problems[name] = exc.message
+            await trio.sleep(1.0)
+        else:
+            agent.problems.pop(name, None)
+            return
+
+
+def _shutdown(scope: trio.CancelScope) -> Handler:
+    async def shutdown(_params: dict[str, Any]) -> dict[str, Any]:
+        scope.cancel()
+        return {}
+
+    return shutdown
+
+
+def _bag(params: dict[str, Any]) -> Any:
+    try:
+        return bag_id(str(params["bag_id"]))
+    except (KeyError, ValueError) as exc:
+        raise BadPacket(f"A request names no bag: {exc}") from None
+
+
+def control_handlers(agent: Agent) -> dict[str, Handler]:
+    """The methods of agent.sock (docs/control.md)."""
+
+    async def ping(_params: dict[str, Any]) -> dict[str, Any]:
+        return {"pid": os.getpid()}
+
+    async def fetch(params: dict[str, Any]) -> dict[str, Any]:
+        offset, length = int(params["offset"]), int(params["length"])
+        await fetcher.fetch(agent, _bag(params), offset, length, float(params.get("timeout", 60.0)))
+        return {}
+
+    async def flush(_params: dict[str, Any]) -> dict[str, Any]:
+        agent.flush_until = agent.clock.now() + FLUSH_FOR
+        agent.pack_now.set()
+        return {}
+
+    async def drop_local(params: dict[str, Any]) -> dict[str, Any]:
+        wanted = [_bag({"bag_id": text}) for text in params.get("bag_ids", [])]
+        dropped, kept = await fetcher.drop_local(agent, wanted)
+        return {
+            "dropped": [b.hex() for b in dropped],
+            "kept": [{"bag_id": b.hex(), "why": why} for b, why in kept],
+        }
+
+    async def pause(_params: dict[str, Any]) -> dict[str, Any]:
+        agent.paused = True
+        return {}
+
+    async def resume(_params: dict[str, Any]) -> dict[str, Any]:
+        agent.paused = False
+        agent.replicate_now.set()
+        agent.pack_now.set()
+        return {}
+
+    async def say_status(_params: dict[str, Any]) -> dict[str, Any]:
+        return await status.status(agent)
+
+    async def contracts(_params: dict[str, Any]) -> dict[str, Any]:
+        rows = [
+            {"bag_id": b.bag_id.hex(), "contract": b.contract, "state": b.state, "size": b.size}
+            for b in agent.store.bags("live", "closing", "closed")
+            if b.contract is not None
+        ]
+        return {"contracts": rows, "owner": agent.money.address}
+
+    async def ledger(_params: dict[str, Any]) -> dict[str, Any]:
+        return await agent.money.ledger()
+
+    return {
+        "ping": ping,
+        "status": say_status,
+        "fetch": fetch,
+        "flush": flush,
+        "drop_local": drop_local,
+        "pause": pause,
+        "resume": resume,
+        "contracts": contracts,
+        "ledger": ledger,
+    }
