@@ -6,7 +6,6 @@ import base64
 import contextlib
 import os
 import stat
-from functools import lru_cache
 from hashlib import sha256
 from pathlib import Path
 from typing import Final
@@ -50,7 +49,6 @@ def verify(public_key: bytes, message: bytes, signature: bytes) -> bool:
     return True
 
 
-@lru_cache(maxsize=4096)
 def x25519_public(public_key: bytes) -> bytes:
     """Montgomery form of an Ed25519 public key. Raises BadPacket when it is not a good point."""
     try:

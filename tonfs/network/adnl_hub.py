@@ -1,0 +1,338 @@
+"""All pairs of all identities behind one socket: a state machine without I/O.
+
+Datagrams go in by `receive`, come out of `take_outgoing`; queries for handlers collect in `incoming`. Datagrams
+that nobody can use cost one dictionary look-up; root packets, which cost public-key work, are limited per source.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Final
+
+from ..clock import Clock
+from ..errors import BadPacket
+from ..log import get_logger
+from . import adnl_packet as wire
+from .adnl_peer import AdnlPeer
+from .api import UdpAddress
+from .keys import KeyPair, short_id, x25519_public
+from .rldp_link import Budget, RldpLink, RldpQuery
+
+log = get_logger(__name__)
+
+MAX_PAIRS: Final = 4096
+MAX_REMOTES: Final = 16384
+PAIR_IDLE: Final = 600.0
+SWEEP_EVERY: Final = 30.0
+ROOT_BURST: Final = 600.0
+ROOT_RATE: Final = 200.0
+"""Root packets per second and source IP that are decrypted (about 0.15 ms each). All of a devnet is one source."""
+MAX_SOURCES: Final = 4096
+TRUST_LEARNED: Final = 10.0
+"""An address learned so recently beats the one that a caller gives."""
+INBOUND_BUDGET: Final = 64 << 20
+ANSWER_BUDGET: Final = 256 << 20
+NEVER: Final = float("inf")
+
+
+@dataclass
+class Stats:
+    """Counters since the start."""
+
+    datagrams_in: int = 0
+    datagrams_out: int = 0
+    bytes_in: int = 0
+    bytes_out: int = 0
+    stray: int = 0
+    """For nobody here."""
+    bad: int = 0
+    """Malformed, wrong checksum or signature."""
+    limited: int = 0
+    """Root packets above the limit of their source."""
+    errors: int = 0
+    """Our own failures; each is a bug."""
+    send_failed: int = 0
+    queries_in: int = 0
+    queries_refused: int = 0
+    extra: dict[str, int] = field(default_factory=dict)
+
+
+class Pair:
+    """One pair's ADNL and RLDP machines; delivers to its hub."""
+
+    def __init__(self, hub: Hub, local: Local, public_key: bytes, now: float) -> None:
+        self.hub = hub
+        self.local = local
+        self.timer_at = NEVER
+        self.peer = AdnlPeer(
+            local.key, public_key, self, hub.clock, hub.address_list, date=int(hub.clock.now()), now=now
+        )
+        self.rldp = RldpLink(self.peer.send_custom, lambda: self.peer.ready, self._on_rldp_query, hub.clock, hub.budget)
+
+    @property
+    def busy(self) -> bool:
+        return self.peer.busy or self.rldp.busy
+
+    def next_deadline(self) -> float:
+        return min(self.peer.next_deadline(), self.rldp.next_deadline())
+
+    def on_timer(self, now: float) -> None:
+        self.peer.on_timer(now)
+        self.rldp.on_timer(now)
+
+    # PeerSink.
+
+    def on_query(self, peer: AdnlPeer, query_id: bytes, data: bytes, now: float) -> None:
+        def answer(reply: bytes | None, when: float) -> None:
+            peer.answer(query_id, reply, when)
+
+        self.hub.incoming.append(Incoming(self, data, False, answer))
+
+    def _on_rldp_query(self, query: RldpQuery, now: float) -> None:
+        def answer(reply: bytes | None, when: float) -> None:
+            self.rldp.answer(query, reply, when)
+
+        self.hub.incoming.append(Incoming(self, query.data, True, answer))
+
+    def on_custom(self, peer: AdnlPeer, data: bytes, now: float) -> None:
+        self.rldp.on_custom(data, now)
+
+    def on_channel(self, peer: AdnlPeer, old: bytes | None, new: bytes | None) -> None:
+        self.hub.move_channel(self, old, new)
+
+    def on_ready(self, peer: AdnlPeer, now: float) -> None:
+        self.rldp.pump(now)
+
+    def on_reset(self, peer: AdnlPeer, now: float) -> None:
+        self.rldp.on_reset(now)
+
+
+@dataclass(slots=True)
+class Incoming:
+    """A query for a handler. `answer(reply, now)` must be called once; None means silence."""
+
+    pair: Pair
+    data: bytes
+    by_rldp: bool
+    answer: Callable[[bytes | None, float], None]
+
+
+class Remote:
+    """A peer that we know by key; its `pair` comes and goes with traffic."""
+
+    __slots__ = ("hint", "id", "pair", "public_key")
+
+    def __init__(self, public_key: bytes, hint: UdpAddress | None) -> None:
+        self.public_key = public_key
+        self.id = short_id(public_key)
+        self.hint = hint
+        self.pair: Pair | None = None
+
+    @property
+    def address(self) -> UdpAddress | None:
+        return self.pair.peer.address if self.pair is not None else self.hint
+
+
+class Local:
+    """One identity of ours."""
+
+    def __init__(self, key: KeyPair) -> None:
+        self.key = key
+        self.remotes: OrderedDict[bytes, Remote] = OrderedDict()
+
+
+class Hub:
+    """`address_list()` gives our bare adnl.addressList for root packets."""
+
+    def __init__(self, clock: Clock, address_list: Callable[[], bytes]) -> None:
+        self.clock = clock
+        self.address_list = address_list
+        self.budget = Budget(INBOUND_BUDGET + ANSWER_BUDGET)
+        self.stats = Stats()
+        self.incoming: list[Incoming] = []
+        self._locals: dict[bytes, Local] = {}
+        self._channels: dict[bytes, Pair] = {}
+        self._touched: set[Pair] = set()
+        self._timers: list[tuple[float, int, Pair]] = []
+        self._timer_count = 0
+        self._pairs = 0
+        self._sources: OrderedDict[str, tuple[float, float]] = OrderedDict()
+        self._sweep_at = NEVER
+        self._reported = False
+
+    def add_identity(self, key: KeyPair) -> Local:
+        """Make `key` one of our identities. Adding it again gives the same one."""
+        return self._locals.setdefault(key.short_id, Local(key))
+
+    # Peers.
+
+    def remote(self, local: Local, public_key: bytes, address: UdpAddress, now: float) -> Remote:
+        """Get or make. The address counts unless the peer showed another one lately. Raises BadPacket: bad key."""
+        remote = local.remotes.get(short_id(public_key))
+        if remote is None:
+            x25519_public(public_key)  # a key that is no point must fail here, not when something is sent
+            remote = self._add_remote(local, public_key, address)
+        remote.hint = address
+        if remote.pair is not None:
+            peer = remote.pair.peer
+            if peer.last_received is None or now - peer.last_received > TRUST_LEARNED:
+                peer.address = address
+        return remote
+
+    def _add_remote(self, local: Local, public_key: bytes, hint: UdpAddress | None) -> Remote:
+        while len(local.remotes) >= MAX_REMOTES:
+            victim = next((r for r in local.remotes.values() if r.pair is None), None)
+            if victim is None:
+                break
+            del local.remotes[victim.id]
+        remote = Remote(public_key, hint)
+        local.remotes[remote.id] = remote
+        return remote
+
+    def pair_of(self, local: Local, remote: Remote, now: float) -> Pair:
+        """The live pair of a remote, made if need be."""
+        pair = remote.pair
+        if pair is None:
+            if self._pairs >= MAX_PAIRS:
+                self._evict(now, 0.0)
+            pair = remote.pair = Pair(self, local, remote.public_key, now)
+            pair.peer.address = remote.hint
+            self._pairs += 1
+            self._sweep_at = min(self._sweep_at, now + SWEEP_EVERY)
+        pair.peer.last_used = now
+        local.remotes[remote.id] = remote
+        local.remotes.move_to_end(remote.id)
+        return pair
+
+    def move_channel(self, pair: Pair, old: bytes | None, new: bytes | None) -> None:
+        if old is not None:
+            self._channels.pop(old, None)
+        if new is not None:
+            self._channels[new] = pair
+
+    def _evict(self, now: float, idle: float) -> None:
+        """Drop pairs that were idle so long; with `idle` 0 the eighth of all idle pairs that slept longest."""
+        found = [
+            (r.pair.peer.last_used, n, r)
+            for local in self._locals.values()
+            for n, r in enumerate(local.remotes.values())
+            if r.pair is not None and not r.pair.busy and now - r.pair.peer.last_used >= idle
+        ]
+        if not idle:
+            found.sort(key=lambda item: item[:2])
+            del found[max(1, len(found) // 8) :]
+        for _, _, remote in found:
+            pair = remote.pair
+            if pair is None:
+                continue
+            remote.hint = pair.peer.address
+            remote.pair = None
+            pair.rldp.close()
+            if pair.peer.channel is not None:
+                self._channels.pop(pair.peer.channel.in_id, None)
+            self._touched.discard(pair)
+            pair.timer_at = NEVER
+            self._pairs -= 1
+
+    # Datagrams.
+
+    def receive(self, datagram: bytes, source: UdpAddress, now: float) -> None:
+        """Take one datagram. Never raises."""
+        stats = self.stats
+        stats.datagrams_in += 1
+        stats.bytes_in += len(datagram)
+        head = datagram[:32]
+        try:
+            pair = self._channels.get(head)
+            if pair is not None:
+                self._touched.add(pair)
+                pair.peer.receive_channel(datagram, source, now)
+                return
+            local = self._locals.get(head)
+            if local is None:
+                stats.stray += 1
+            elif self._allow_root(source[0], now):
+                self._receive_root(local, datagram, source, now)
+            else:
+                stats.limited += 1
+        except BadPacket:
+            stats.bad += 1
+        except Exception as exc:
+            stats.errors += 1
+            if not self._reported:
+                self._reported = True  # once: a stream of such datagrams must not fill the disk with logs
+                log.error("a datagram broke the receiver", exc=exc)
+
+    def _allow_root(self, host: str, now: float) -> bool:
+        tokens, then = self._sources.pop(host, (ROOT_BURST, now))
+        tokens = min(ROOT_BURST, tokens + (now - then) * ROOT_RATE)
+        allowed = tokens >= 1
+        self._sources[host] = (tokens - 1 if allowed else tokens, now)
+        if len(self._sources) > MAX_SOURCES:
+            self._sources.popitem(last=False)
+        return allowed
+
+    def _receive_root(self, local: Local, datagram: bytes, source: UdpAddress, now: float) -> None:
+        contents = wire.parse_contents(wire.open_root(local.key, datagram))
+        if contents.from_key is not None:
+            peer_id: bytes = short_id(contents.from_key)
+        elif contents.from_short is not None:
+            peer_id = contents.from_short
+        else:
+            raise BadPacket("root packet without a sender")
+        remote = local.remotes.get(peer_id)
+        if remote is None or remote.pair is None:
+            public_key = contents.from_key or (remote.public_key if remote is not None else None)
+            if public_key is None:
+                raise BadPacket("root packet of an unknown sender without its key")
+            wire.check_signature(contents, public_key)  # before anything is remembered about it
+            if remote is None:
+                remote = self._add_remote(local, public_key, None)
+            pair = self.pair_of(local, remote, now)
+        else:
+            pair = remote.pair
+        self._touched.add(pair)
+        pair.peer.receive_root(contents, source, now)
+
+    def touch(self, pair: Pair) -> None:
+        """The caller used a pair: look at its outbox and timers at the next `take_outgoing`."""
+        self._touched.add(pair)
+
+    def take_outgoing(self) -> Iterator[tuple[list[bytes], UdpAddress]]:
+        """Datagrams to send, by address. Call after every batch of `receive`, `on_timer` and use of pairs."""
+        while self._touched:
+            pair = self._touched.pop()
+            outbox = pair.peer.outbox
+            if outbox:
+                pair.peer.outbox = []
+                if pair.peer.address is not None:
+                    yield outbox, pair.peer.address
+            deadline = pair.next_deadline()
+            if deadline < pair.timer_at:
+                pair.timer_at = deadline
+                self._timer_count += 1
+                heapq.heappush(self._timers, (deadline, self._timer_count, pair))
+
+    # Time.
+
+    def next_deadline(self) -> float:
+        """When `on_timer` should be called; infinity if never."""
+        return min(self._timers[0][0] if self._timers else NEVER, self._sweep_at)
+
+    def on_timer(self, now: float) -> None:
+        while self._timers and self._timers[0][0] <= now:
+            deadline, _, pair = heapq.heappop(self._timers)
+            if deadline != pair.timer_at:
+                continue  # an earlier entry of the same pair took over, or the pair is gone
+            pair.timer_at = NEVER
+            try:
+                pair.on_timer(now)
+            except BadPacket:
+                self.stats.bad += 1
+            self._touched.add(pair)
+        if self._sweep_at <= now:
+            self._evict(now, PAIR_IDLE)
+            self._sweep_at = now + SWEEP_EVERY if self._pairs else NEVER

@@ -1,0 +1,521 @@
+"""One pair of identities, ours and a peer's: a state machine without I/O (reference protocol 2.4-2.7).
+
+Datagrams to send collect in `outbox` (they go to `address`); what arrives goes to the `PeerSink`. `now` is any
+monotonic time in seconds, `Clock` gives the unix dates that ADNL puts on the wire. Both daemons' habits are minded:
+reinit dates, the 64-wide window of sequence numbers, channels, messages in parts, queries that come again.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import Final, Protocol
+
+from ..clock import Clock
+from ..errors import BadPacket, UsageError
+from . import adnl_packet as wire
+from . import tl
+from .adnl_channel import Channel
+from .aes_ctr import crypt
+from .api import UdpAddress
+from .keys import KeyPair, short_id
+
+QUERY_EVERY: Final = 0.4
+"""Seconds between sendings of an unanswered query."""
+REINIT_AFTER: Final = 2.0
+"""Seconds of silence after which the channel is doubted and a root packet goes out."""
+REINIT_EVERY: Final = 1.0
+CONFIRM_DELAY: Final = 0.02
+KEEPALIVE: Final = 1.0
+"""Something came and we said nothing for so long: a nop keeps NATs open and stops the peer's re-init."""
+ROOT_BURST: Final = 40.0
+ROOT_RATE: Final = 2.0
+MAX_ROOT_MESSAGE: Final = 1072
+"""A root packet with signature, keys and confirmChannel leaves this much of 1440 bytes."""
+MAX_PARTIAL: Final = 4
+PARTIAL_LIFE: Final = 10.0
+CACHE_BYTES: Final = 64 * 1024
+CACHE_LIFE: Final = 15.0
+MAX_PENDING: Final = 64
+"""Queries of one peer that our handlers may be working on."""
+FUTURE: Final = 60
+
+_WINDOW: Final = (1 << 64) - 1
+_SEQNOS = struct.Struct("<qq")
+_U32 = struct.Struct("<I")
+_FAST_FLAGS: Final = _U32.pack(wire.F_MESSAGE | wire.F_SEQNO | wire.F_CONFIRM)
+_FAST_HEAD: Final = _FAST_FLAGS + tl.ADNL_CUSTOM.to_bytes(4, "little")
+_PACKET_ID: Final = tl.ADNL_PACKET_CONTENTS.to_bytes(4, "little")
+
+
+def _noise() -> Iterator[bytes]:
+    """rand1/rand2 fields: seven random bytes with their TL prefix."""
+    while True:
+        pool = os.urandom(7 * 256)
+        for at in range(0, len(pool), 7):
+            yield b"\x07" + pool[at : at + 7]
+
+
+_next_noise: Final[Callable[[], bytes]] = _noise().__next__
+
+
+class PeerSink(Protocol):
+    """Where a peer's state machine delivers."""
+
+    def on_query(self, peer: AdnlPeer, query_id: bytes, data: bytes, now: float) -> None: ...
+
+    def on_custom(self, peer: AdnlPeer, data: bytes, now: float) -> None: ...
+
+    def on_channel(self, peer: AdnlPeer, old: bytes | None, new: bytes | None) -> None:
+        """The inbound channel id changed."""
+        ...
+
+    def on_ready(self, peer: AdnlPeer, now: float) -> None:
+        """The channel is up."""
+        ...
+
+    def on_reset(self, peer: AdnlPeer, now: float) -> None:
+        """The peer began a new life."""
+        ...
+
+
+@dataclass(slots=True)
+class _OutQuery:
+    message: bytes
+    on_answer: Callable[[bytes], None]
+    next_send: float
+
+
+@dataclass(slots=True)
+class _Partial:
+    total: int
+    started: float
+    chunks: dict[int, bytes]
+    size: int = 0
+
+
+class AdnlPeer:
+    """State of one pair. `date` is our reinit date for this pair (unix seconds)."""
+
+    def __init__(
+        self,
+        own: KeyPair,
+        public_key: bytes,
+        sink: PeerSink,
+        clock: Clock,
+        address_list: Callable[[], bytes],
+        *,
+        date: int,
+        now: float,
+    ) -> None:
+        self.own = own
+        self.public_key = public_key
+        self.id = short_id(public_key)
+        self.address: UdpAddress | None = None
+        self.outbox: list[bytes] = []
+        self.channel: Channel | None = None
+        self._sink = sink
+        self._clock = clock
+        self._address_list = address_list
+        self._date = date
+        self._peer_date = 0
+        self._out_seqno = 0
+        self._in_seqno = 0
+        self._in_mask = 0
+        self._peer_list_version = 0
+        self._channel_key = KeyPair.generate()
+        self._channel_date = int(clock.now())
+        self._queries: dict[bytes, _OutQuery] = {}
+        self._answers: OrderedDict[bytes, tuple[float, bytes | None]] = OrderedDict()
+        self._answer_bytes = 0
+        self._pending = 0
+        self._partial: OrderedDict[bytes, _Partial] = OrderedDict()
+        self.last_received: float | None = None
+        """Last authenticated datagram of the peer's present life."""
+        self.last_used = now
+        self._silent_since: float | None = None
+        """First sending since the last reception."""
+        self._last_reinit = float("-inf")
+        self._confirm_due = float("inf")
+        self._nop_due = float("inf")
+        self._root_tokens = ROOT_BURST
+        self._root_time = now
+
+    # What the layers above ask.
+
+    @property
+    def ready(self) -> bool:
+        """The channel is up both ways: bulk data may flow."""
+        return self.channel is not None and self.channel.ready
+
+    @property
+    def busy(self) -> bool:
+        return bool(self._queries) or self._pending > 0
+
+    def query(self, query_id: bytes, data: bytes, on_answer: Callable[[bytes], None], now: float) -> None:
+        """Send an ADNL query, again and again until it is answered or cancelled. Raises UsageError: too long."""
+        message = wire.pack_message(wire.Query(query_id, data))
+        if len(message) > wire.MAX_WHOLE:
+            raise UsageError(f"an ADNL query of {len(data)} bytes is too long; use RLDP")
+        self._queries[query_id] = _OutQuery(message, on_answer, now + QUERY_EVERY)
+        self.send(message, now)
+
+    def cancel(self, query_id: bytes) -> None:
+        self._queries.pop(query_id, None)
+
+    def answer(self, query_id: bytes, data: bytes | None, now: float) -> None:
+        """The handler's answer to a query; None and answers that do not fit into ADNL stay silent."""
+        entry = self._answers.get(query_id)
+        if entry is not None and entry[1] is None:
+            self._pending -= 1
+        if data is None or len(data) > wire.MAX_WHOLE - 64:
+            self._answers[query_id] = (now + CACHE_LIFE, b"")
+            return
+        message = wire.pack_message(wire.Answer(query_id, data))
+        self._answers[query_id] = (now + CACHE_LIFE, message)
+        self._answer_bytes += len(message)
+        self._prune_answers(now)
+        self.send(message, now)
+
+    def send_custom(self, data: bytes, now: float) -> None:
+        """Send an adnl.message.custom; the hot path of bulk data."""
+        channel = self.channel
+        size = len(data)
+        if channel is None or not channel.ready or size > 1024 or size < 254:
+            self.send(wire.pack_message(wire.Custom(data)), now)
+            return
+        self._out_seqno = seqno = self._out_seqno + 1
+        plain = b"".join(
+            (
+                _PACKET_ID,
+                _next_noise(),
+                _FAST_HEAD,
+                _U32.pack(0xFE | size << 8),
+                data,
+                bytes(-size % 4),
+                _SEQNOS.pack(seqno, self._in_seqno),
+                _next_noise(),
+            )
+        )
+        key = channel.out_key
+        digest = sha256(plain).digest()
+        self.outbox.append(channel.out_id + digest + crypt(key[:16] + digest[16:], digest[:4] + key[20:], plain))
+        if self._silent_since is None:
+            self._silent_since = now
+        elif now - self._silent_since > REINIT_AFTER and now - self._last_reinit > REINIT_EVERY:
+            self._reinit(now)
+        self._nop_due = float("inf")
+
+    def send(self, message: bytes, now: float) -> None:
+        """Send one boxed message, cut into parts if it is long."""
+        if len(message) <= (wire.MAX_MESSAGE if self.ready else MAX_ROOT_MESSAGE):
+            self._send_packet(message, now)
+            return
+        digest = sha256(message).digest()
+        for offset in range(0, len(message), wire.PART_SIZE):
+            chunk = message[offset : offset + wire.PART_SIZE]
+            self._send_packet(wire.pack_message(wire.Part(digest, len(message), offset, chunk)), now)
+
+    def _send_packet(self, message: bytes, now: float) -> None:
+        if self._silent_since is None:
+            self._silent_since = now
+        channel = self.channel
+        if channel is None or not channel.ready:
+            self._send_root([message], now)
+            return
+        if now - self._silent_since > REINIT_AFTER and now - self._last_reinit > REINIT_EVERY:
+            self._reinit(now)
+        self._nop_due = float("inf")
+        self._out_seqno += 1
+        plain = wire.build_contents([message], seqno=self._out_seqno, confirm_seqno=self._in_seqno)
+        self.outbox.append(channel.seal(plain))
+
+    def _reinit(self, now: float) -> None:
+        """Nothing comes back through the channel: perhaps the peer lost it. Knock at the front door."""
+        self._last_reinit = now
+        self._send_root([wire.pack_message(wire.Nop())], now, announce=True)
+
+    def _send_root(self, messages: list[bytes], now: float, *, announce: bool = False) -> None:
+        self._root_tokens = min(ROOT_BURST, self._root_tokens + (now - self._root_time) * ROOT_RATE)
+        self._root_time = now
+        if self._root_tokens < 1:
+            return  # C++ would drop it and count it against our IP (reference 2.7)
+        self._root_tokens -= 1
+        silent = self._silent_since
+        unheard = self.last_received is None and silent is not None and now - silent > REINIT_AFTER
+        if unheard and now - self._last_reinit > REINIT_AFTER:
+            # An earlier life of ours may have used this date (a restart within one second): take a later one.
+            self._last_reinit = now
+            self._date = max(self._date + 1, int(self._clock.now()))
+        channel = self.channel
+        first: wire.Message | None = None
+        if channel is None or announce:
+            first = wire.CreateChannel(self._channel_key.public_key, self._channel_date)
+        elif not channel.ready:
+            first = wire.ConfirmChannel(self._channel_key.public_key, channel.peer_public, self._channel_date)
+        self._out_seqno += 1
+        plain = wire.build_contents(
+            ([] if first is None else [wire.pack_message(first)]) + messages,
+            seqno=self._out_seqno,
+            confirm_seqno=self._in_seqno,
+            from_key=self.own.public_key,
+            address=self._address_list(),
+            address_version=self._peer_list_version,
+            dates=(self._date, self._peer_date),
+            sign=self.own,
+        )
+        self.outbox.append(wire.seal_root(self.public_key, self.id, plain))
+        self._confirm_due = self._nop_due = float("inf")
+
+    # What arrives.
+
+    def receive_channel(self, datagram: bytes, source: UdpAddress, now: float) -> None:
+        """A datagram that begins with our inbound channel id. Raises BadPacket."""
+        channel = self.channel
+        if channel is None:
+            raise BadPacket("no channel")
+        plain = channel.open(datagram)
+        data = self._fast_custom(plain)
+        if data is None:
+            contents = wire.parse_contents(plain)
+            if not self._accept_seqnos(contents.seqno, contents.confirm_seqno):
+                return
+            self._heard(source, now)
+            self._mark_ready(channel, now)
+            for message in contents.messages:
+                self._deliver(message, now)
+            return
+        self._heard(source, now)
+        if not channel.ready:
+            self._mark_ready(channel, now)
+        if data:
+            self._nop_due = min(self._nop_due, now + KEEPALIVE)
+            self._sink.on_custom(self, data, now)
+
+    def _fast_custom(self, plain: bytes) -> bytes | None:
+        """Data of a packet that holds one custom message and nothing unusual; b"" if its seqno says drop; else None.
+
+        The same rules as `parse_contents` and `_accept_seqnos`, without building objects.
+        """
+        size = len(plain)
+        if size < 52 or plain[:4] != _PACKET_ID:
+            return None
+        at = 12 if plain[4] == 7 else 20 if plain[4] == 15 else 0
+        if not at or plain[at : at + 8] != _FAST_HEAD:
+            return None
+        first = plain[at + 8]
+        if first == 0xFE:
+            start = at + 12
+            length = _U32.unpack_from(plain, at + 8)[0] >> 8
+        else:
+            start = at + 9
+            length = first
+        end = start + length
+        tail = end + (-(end - at) % 4)
+        if tail + 24 > size or first == 0xFF:
+            return None
+        if tail + 17 + plain[tail + 16] + (-(1 + plain[tail + 16]) % 4) != size or plain[tail + 16] > 64:
+            return None
+        seqno, confirm = _SEQNOS.unpack_from(plain, tail)
+        if seqno == self._in_seqno + 1 and 0 <= confirm <= self._out_seqno:
+            self._in_seqno = seqno
+            self._in_mask = (self._in_mask << 1 | 1) & _WINDOW
+        elif not self._accept_seqnos(seqno, confirm):
+            return b""
+        return plain[start:end]
+
+    def receive_root(self, contents: wire.PacketContents, source: UdpAddress, now: float) -> None:
+        """A root packet, decrypted and parsed, whose sender is this peer. Raises BadPacket for a bad signature."""
+        wire.check_signature(contents, self.public_key)
+        if contents.reinit_date is None or contents.dst_reinit_date is None:
+            raise BadPacket("root packet without dates")
+        if not self._accept_dates(contents.reinit_date, contents.dst_reinit_date, source, now):
+            return
+        if not self._accept_seqnos(contents.seqno, contents.confirm_seqno):
+            return
+        self._heard(source, now)
+        if contents.address is not None:
+            self._peer_list_version = max(self._peer_list_version, contents.address.version)
+        for message in contents.messages:
+            self._deliver(message, now)
+
+    def _accept_dates(self, date: int, dst_date: int, source: UdpAddress, now: float) -> bool:
+        """Rules 1-4 of reference 2.4."""
+        if dst_date > self._date or date > self._clock.now() + FUTURE:
+            return False
+        if date > self._peer_date:
+            if self._peer_date:
+                self._reset(now)
+            self._peer_date = date
+        elif 0 < date < self._peer_date:
+            return False
+        if 0 < dst_date < self._date:
+            # It talks to an earlier life of ours. Only a first address is believed: this packet may be old.
+            if self.address is None:
+                self.address = source
+            if now - self._last_reinit > 0.3:
+                self._last_reinit = now
+                self._send_root([wire.pack_message(wire.Nop())], now)
+            return False
+        return True
+
+    def _accept_seqnos(self, seqno: int | None, confirm: int | None) -> bool:
+        """Rules 5 and 6: not seen before, and no confirmation of what we never sent."""
+        if seqno is None or seqno < 1 or confirm is None or not 0 <= confirm <= self._out_seqno:
+            return False
+        ahead = seqno - self._in_seqno
+        if ahead > 0:
+            self._in_mask = (self._in_mask << ahead | 1) & _WINDOW if ahead < 64 else 1
+            self._in_seqno = seqno
+            return True
+        if ahead <= -64 or self._in_mask >> -ahead & 1:
+            return False
+        self._in_mask |= 1 << -ahead
+        return True
+
+    def _heard(self, source: UdpAddress, now: float) -> None:
+        self.last_received = self.last_used = now
+        self._silent_since = None
+        if source != self.address:
+            self.address = source
+
+    def _reset(self, now: float) -> None:
+        """The peer began anew: forget channel, counters and halves of messages (rule 2)."""
+        if self.channel is not None:
+            self._sink.on_channel(self, self.channel.in_id, None)
+        self.channel = None
+        self._out_seqno = self._in_seqno = self._in_mask = 0
+        self._peer_list_version = 0
+        self._partial.clear()
+        # A fresh key, so that datagrams recorded in the old life mean nothing in the new one.
+        self._channel_key = KeyPair.generate()
+        self._channel_date = max(self._channel_date + 1, int(self._clock.now()))
+        self._root_tokens = ROOT_BURST
+        for query in self._queries.values():
+            query.next_send = now
+        self._sink.on_reset(self, now)
+
+    def _mark_ready(self, channel: Channel, now: float) -> None:
+        if not channel.ready:
+            channel.ready = True
+            self._sink.on_ready(self, now)
+            self._nop_due = min(self._nop_due, now + CONFIRM_DELAY)  # anything through the channel readies the peer
+
+    def _open_channel(self, key: bytes, date: int, now: float) -> Channel:
+        """Rules of 2.5: the same key changes nothing, another one needs a later date."""
+        old = self.channel
+        if old is not None and (old.peer_public == key or date <= old.peer_date):
+            return old
+        channel = Channel(self._channel_key, key, date, self.own.short_id, self.id)
+        self.channel = channel
+        self._sink.on_channel(self, old.in_id if old is not None else None, channel.in_id)
+        self._confirm_due = now + CONFIRM_DELAY
+        return channel
+
+    def _deliver(self, message: wire.Message, now: float) -> None:
+        match message:
+            case wire.Custom(data):
+                self._nop_due = min(self._nop_due, now + KEEPALIVE)
+                self._sink.on_custom(self, data, now)
+            case wire.Query(query_id, data):
+                self._nop_due = min(self._nop_due, now + KEEPALIVE)
+                self._on_query(query_id, data, now)
+            case wire.Answer(query_id, data):
+                self._nop_due = min(self._nop_due, now + KEEPALIVE)
+                query = self._queries.pop(query_id, None)
+                if query is not None:
+                    query.on_answer(data)
+            case wire.CreateChannel(key, date):
+                channel = self._open_channel(key, date, now)
+                if not channel.ready:
+                    self._confirm_due = min(self._confirm_due, now + CONFIRM_DELAY)
+            case wire.ConfirmChannel(key, peer_key, date):
+                if peer_key == self._channel_key.public_key:
+                    channel = self._open_channel(key, date, now)
+                    if channel.peer_public == key:
+                        self._mark_ready(channel, now)
+            case wire.Part():
+                self._on_part(message, now)
+            case wire.Reinit(date):
+                if self._peer_date < date <= self._clock.now() + FUTURE:
+                    self._reset(now)
+                    self._peer_date = date
+            case wire.Ping(value):
+                self.send(wire.pack_message(wire.Pong(value)), now)
+            case wire.Nop() | wire.Pong():
+                pass
+
+    def _on_query(self, query_id: bytes, data: bytes, now: float) -> None:
+        known = self._answers.get(query_id)
+        if known is not None:
+            if known[1]:
+                self.send(known[1], now)
+            return
+        if self._pending >= MAX_PENDING:
+            return
+        self._prune_answers(now)
+        self._pending += 1
+        self._answers[query_id] = (now + CACHE_LIFE, None)
+        self._sink.on_query(self, query_id, data, now)
+
+    def _prune_answers(self, now: float) -> None:
+        while self._answers:
+            query_id, (expires, message) = next(iter(self._answers.items()))
+            if expires > now and self._answer_bytes <= CACHE_BYTES and len(self._answers) <= 512:
+                break
+            if message is None:
+                self._pending -= 1
+            else:
+                self._answer_bytes -= len(message)
+            del self._answers[query_id]
+
+    def _on_part(self, part: wire.Part, now: float) -> None:
+        if not 0 < part.total_size <= wire.MAX_WHOLE or not part.data:
+            raise BadPacket("message part of a wrong size")
+        if part.offset < 0 or part.offset + len(part.data) > part.total_size:
+            raise BadPacket("message part outside of its message")
+        whole = self._partial.get(part.hash)
+        if whole is None or whole.total != part.total_size or now - whole.started > PARTIAL_LIFE:
+            self._partial.pop(part.hash, None)
+            while len(self._partial) >= MAX_PARTIAL:
+                self._partial.popitem(last=False)
+            whole = self._partial[part.hash] = _Partial(part.total_size, now, {})
+        if part.offset in whole.chunks:
+            return
+        whole.chunks[part.offset] = part.data
+        whole.size += len(part.data)
+        if whole.size < whole.total:
+            return
+        del self._partial[part.hash]
+        data = b"".join(whole.chunks[offset] for offset in sorted(whole.chunks))
+        if sha256(data).digest() != part.hash:
+            raise BadPacket("message parts do not add up to their hash")
+        message = wire.parse_message(data)
+        if isinstance(message, wire.Part):
+            raise BadPacket("a message part inside of message parts")
+        self._deliver(message, now)
+
+    # Time.
+
+    def next_deadline(self) -> float:
+        """When `on_timer` has something to do; infinity if never."""
+        deadline = min(self._confirm_due, self._nop_due)
+        for query in self._queries.values():
+            if query.next_send < deadline:
+                deadline = query.next_send
+        return deadline
+
+    def on_timer(self, now: float) -> None:
+        for query in self._queries.values():
+            if query.next_send <= now:
+                query.next_send = now + QUERY_EVERY
+                self.send(query.message, now)
+        if self._confirm_due <= now or self._nop_due <= now:
+            self._confirm_due = self._nop_due = float("inf")
+            silent = self._silent_since
+            self._send_packet(wire.pack_message(wire.Nop()), now)
+            self._silent_since = silent  # nobody answers a nop

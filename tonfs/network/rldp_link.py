@@ -1,0 +1,479 @@
+"""RLDP2 between two identities: transfers, queries and answers on top of `adnl.message.custom` (reference 3).
+
+A pure state machine: `send` takes custom messages, times are passed in. Bounds: an unexpected transfer has at most
+64 KiB, answers at most what the query allowed, at most `MAX_INBOUND` transfers open per peer, all within `Budget`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import OrderedDict, deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Final
+
+from ..clock import Clock
+from ..errors import BadPacket, UsageError
+from . import rldp2, tl
+from .congestion import Congestion, Sent
+from .rldp2 import PART, PartReceiver, PartSender
+
+MAX_UNEXPECTED: Final = 64 * 1024
+MAX_QUERY: Final = 7680
+"""C++ ignores longer unexpected transfers; queries of ours never are (reference 3.3)."""
+MAX_INBOUND: Final = 64
+"""Unexpected transfers of one peer that may be open, and queries of it that may be worked on."""
+MAX_ANSWERS: Final = 32 << 20
+"""Bytes of answers on their way to one peer (a single larger one is let through)."""
+INBOUND_LIFE: Final = 10.0
+DONE_LIFE: Final = 35.0
+DONE_MAX: Final = 16384
+ANSWER_LIFE: Final = 60.0
+OPEN_PARTS: Final = 4
+CONFIRM_DELAY: Final = 0.005
+COMPLETE_EVERY: Final = 0.01
+BURST: Final = 16
+UNREADY: Final = 2
+"""Symbols in flight before the channel is up: each costs a root packet."""
+NEVER: Final = float("inf")
+
+
+def answer_id(transfer_id: bytes) -> bytes:
+    """Transfer id of the answer: the complement of the query's."""
+    return bytes(255 - byte for byte in transfer_id)
+
+
+class Budget:
+    """Bytes that all peers together may make us hold."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.used = 0
+
+    def take(self, size: int) -> bool:
+        if self.used + size > self.limit:
+            return False
+        self.used += size
+        return True
+
+    def give(self, size: int) -> None:
+        self.used -= size
+
+
+@dataclass(frozen=True, slots=True)
+class RldpQuery:
+    """A query that arrived: what `RldpLink.answer` needs to answer it."""
+
+    transfer_id: bytes
+    query_id: bytes
+    max_answer: int
+    deadline: float
+    data: bytes = field(repr=False)
+
+
+@dataclass(slots=True)
+class _Waiting:
+    """A query of ours that has no answer yet."""
+
+    query_id: bytes
+    message: bytes
+    max_answer: int
+    deadline: float
+    on_answer: Callable[[bytes], None]
+
+
+class _Outbound:
+    """A transfer that we send, part after part."""
+
+    __slots__ = ("backoff", "data", "deadline", "held", "part", "probe_at", "records", "transfer_id")
+
+    def __init__(self, transfer_id: bytes, data: bytes, deadline: float, held: int) -> None:
+        self.transfer_id = transfer_id
+        self.data = data
+        self.deadline = deadline
+        self.held = held
+        """Bytes to give back to the budget at the end."""
+        self.backoff = 0
+        self.probe_at = NEVER
+        self.records: deque[tuple[int, Sent]] = deque()
+        """(number of the first symbol after these, when they left)"""
+        self.part = self._make_part(0)
+
+    def _make_part(self, number: int) -> PartSender:
+        data = self.data if len(self.data) <= PART else self.data[number * PART : (number + 1) * PART]
+        return PartSender(self.transfer_id, number, len(self.data), data)
+
+    def next_part(self) -> bool:
+        """Go on to the next part; False if there is none."""
+        number = self.part.number + 1
+        self.records.clear()
+        self.backoff = 0
+        self.probe_at = NEVER
+        if number * PART >= len(self.data):
+            return False
+        self.part = self._make_part(number)
+        return True
+
+    def record_of(self, acked: int) -> Sent | None:
+        """When the last of the first `acked` symbols left; earlier records are dropped."""
+        found = None
+        while self.records:
+            end, sent = self.records[0]
+            found = sent
+            if end > acked:
+                break
+            self.records.popleft()
+            if end == acked:
+                break
+        return found
+
+
+class _Inbound:
+    """A transfer that we receive."""
+
+    __slots__ = ("deadline", "expected", "parts", "total", "transfer_id", "whole", "whole_size")
+
+    def __init__(self, transfer_id: bytes, total: int, deadline: float, expected: bool) -> None:
+        self.transfer_id = transfer_id
+        self.total = total
+        self.deadline = deadline
+        self.expected = expected
+        self.parts: dict[int, PartReceiver] = {}
+        self.whole: list[bytes] = []
+        self.whole_size = 0
+
+    def part(self, message: rldp2.MessagePart) -> PartReceiver | None:
+        """The receiver of this message's part, opened if there is room; None for a part that is done or too far."""
+        number = message.part
+        receiver = self.parts.get(number)
+        if receiver is not None:
+            return receiver if receiver.decoder.size == message.data_size else None
+        first = len(self.whole)
+        if not first <= number < first + OPEN_PARTS:
+            return None
+        held = self.whole_size + sum(part.decoder.size for part in self.parts.values())
+        if held + message.data_size > self.total:
+            return None
+        receiver = self.parts[number] = PartReceiver(self.transfer_id, number, message.data_size)
+        return receiver
+
+    def advance(self) -> bytes | None:
+        """Join decoded parts in order; the whole transfer once it is there."""
+        while (receiver := self.parts.get(len(self.whole))) is not None and receiver.decoder.data is not None:
+            del self.parts[receiver.number]
+            self.whole.append(receiver.decoder.data)
+            self.whole_size += receiver.decoder.size
+        return b"".join(self.whole) if self.whole_size == self.total else None
+
+
+class RldpLink:
+    """All RLDP2 traffic of one pair. `send(data, now)` takes a custom message; `ready()` tells if bulk may flow."""
+
+    def __init__(
+        self,
+        send: Callable[[bytes, float], None],
+        ready: Callable[[], bool],
+        on_query: Callable[[RldpQuery, float], None],
+        clock: Clock,
+        budget: Budget,
+    ) -> None:
+        self._send = send
+        self._ready = ready
+        self._on_query = on_query
+        self._clock = clock
+        self._budget = budget
+        self.congestion = Congestion()
+        self._out: OrderedDict[bytes, _Outbound] = OrderedDict()
+        self._hungry: OrderedDict[bytes, _Outbound] = OrderedDict()
+        """Those of `_out` that want to send now, next one first."""
+        self._in: dict[bytes, _Inbound] = {}
+        self._done: OrderedDict[bytes, list[float]] = OrderedDict()
+        self._waiting: dict[bytes, _Waiting] = {}
+        self._unconfirmed: set[PartReceiver] = set()
+        self._confirm_at = NEVER
+        self._sweep_at = NEVER
+        self._unexpected = 0
+        self._answering = 0
+        self._answer_bytes = 0
+
+    @property
+    def busy(self) -> bool:
+        return bool(self._out or self._waiting or self._answering)
+
+    # Queries and answers.
+
+    def query(
+        self, data: bytes, max_answer: int, timeout: float, on_answer: Callable[[bytes], None], now: float
+    ) -> bytes:
+        """Send a query; returns its transfer id for `cancel`. Raises UsageError when it is too long."""
+        transfer_id, query_id = os.urandom(32), os.urandom(32)
+        writer = tl.Writer(tl.RLDP_QUERY).int256(query_id).i64(max_answer)
+        message = writer.i32(int(self._clock.now() + timeout) + 1).bytes_(data).done()
+        if len(message) > MAX_QUERY:
+            raise UsageError(f"an RLDP query of {len(data)} bytes is too long: peers ignore it")
+        self._waiting[answer_id(transfer_id)] = _Waiting(query_id, message, max_answer, now + timeout, on_answer)
+        self._start(transfer_id, message, now + timeout, now)
+        return transfer_id
+
+    def cancel(self, transfer_id: bytes, now: float) -> None:
+        """Forget a query. An answer that still comes is told that it is complete, so that its sender stops."""
+        back = answer_id(transfer_id)
+        if self._waiting.pop(back, None) is not None:
+            self._drop_inbound(back)
+            self._remember(back, now)
+        self._drop_outbound(transfer_id)
+
+    def answer(self, query: RldpQuery, data: bytes | None, now: float) -> None:
+        """The handler's answer; None, and an answer that is longer than the query allows, stay silent."""
+        self._answering -= 1
+        if data is None or len(data) > query.max_answer or now >= query.deadline:
+            return
+        crowded = self._answer_bytes > 0 and self._answer_bytes + len(data) > MAX_ANSWERS
+        if crowded or not self._budget.take(len(data)):
+            return
+        self._answer_bytes += len(data)
+        message = tl.Writer(tl.RLDP_ANSWER).int256(query.query_id).bytes_(data).done()
+        self._start(answer_id(query.transfer_id), message, query.deadline, now, held=len(data))
+
+    def _start(self, transfer_id: bytes, message: bytes, deadline: float, now: float, held: int = 0) -> None:
+        outbound = _Outbound(transfer_id, message, deadline, held)
+        self._out[transfer_id] = self._hungry[transfer_id] = outbound
+        self._sweep_at = min(self._sweep_at, now + 1)
+        self.pump(now)
+
+    def on_reset(self, now: float) -> None:
+        """The peer began a new life: what was half way is void, unanswered queries go out again."""
+        for transfer_id in list(self._in):
+            self._drop_inbound(transfer_id)
+        for transfer_id in list(self._out):
+            self._drop_outbound(transfer_id)
+        self.congestion = Congestion()
+        for back, waiting in self._waiting.items():
+            self._start(answer_id(back), waiting.message, waiting.deadline, now)
+
+    def close(self) -> None:
+        """Give everything back; the link is not used any more."""
+        for transfer_id in list(self._in):
+            self._drop_inbound(transfer_id)
+        for transfer_id in list(self._out):
+            self._drop_outbound(transfer_id)
+
+    # What arrives.
+
+    def on_custom(self, data: bytes, now: float) -> None:
+        """A custom message. Raises BadPacket for a malformed RLDP2 object; others are ignored."""
+        message = rldp2.parse(data)
+        if isinstance(message, rldp2.MessagePart):
+            self._on_part(message, now)
+        elif isinstance(message, rldp2.Confirm):
+            self._on_confirm(message, now)
+        elif message is not None:
+            self._on_complete(message, now)
+
+    def _on_part(self, message: rldp2.MessagePart, now: float) -> None:
+        transfer_id = message.transfer_id
+        inbound = self._in.get(transfer_id)
+        if inbound is None:
+            if transfer_id in self._done:
+                self._repeat_complete(transfer_id, message.part, now)
+                return
+            inbound = self._open(message, now)
+            if inbound is None:
+                return
+        if message.total_size != inbound.total:
+            raise BadPacket("RLDP transfer changes its size")
+        receiver = inbound.part(message)
+        if receiver is None:
+            if message.part < len(inbound.whole):
+                self._send(rldp2.pack_complete(transfer_id, message.part), now)
+            return
+        at_once = receiver.receive(message.seqno, message.symbol)
+        if receiver.decoder.data is not None:
+            self._unconfirmed.discard(receiver)
+            self._send(rldp2.pack_complete(transfer_id, message.part), now)
+            whole = inbound.advance()
+            if whole is not None:
+                self._drop_inbound(transfer_id)
+                self._remember(transfer_id, now)
+                self._on_whole(inbound, whole, now)
+        elif at_once:
+            self._unconfirmed.discard(receiver)
+            self._send(receiver.confirm(), now)
+        else:
+            if receiver.decoder.hopeless:
+                self._drop_inbound(transfer_id)
+                raise BadPacket("RLDP part cannot be decoded")
+            self._unconfirmed.add(receiver)
+            self._confirm_at = min(self._confirm_at, now + CONFIRM_DELAY)
+
+    def _open(self, message: rldp2.MessagePart, now: float) -> _Inbound | None:
+        transfer_id, total = message.transfer_id, message.total_size
+        waiting = self._waiting.get(transfer_id)
+        if waiting is not None:
+            if total > waiting.max_answer + 48:
+                return None
+            self._drop_outbound(answer_id(transfer_id))  # the answer begins: the query has arrived
+            inbound = _Inbound(transfer_id, total, waiting.deadline, expected=True)
+        else:
+            crowded = self._unexpected >= MAX_INBOUND or self._answering >= MAX_INBOUND
+            if total > MAX_UNEXPECTED or crowded or not self._budget.take(total):
+                return None
+            self._unexpected += 1
+            inbound = _Inbound(transfer_id, total, now + INBOUND_LIFE, expected=False)
+        self._in[transfer_id] = inbound
+        self._sweep_at = min(self._sweep_at, now + 1)
+        return inbound
+
+    def _on_whole(self, inbound: _Inbound, whole: bytes, now: float) -> None:
+        reader = tl.Reader(whole)
+        tag = reader.u32()
+        if inbound.expected:
+            waiting = self._waiting.get(inbound.transfer_id)
+            if tag != tl.RLDP_ANSWER or waiting is None or reader.int256() != waiting.query_id:
+                raise BadPacket("not the answer to our RLDP query")
+            data = reader.bytes_(waiting.max_answer)
+            reader.end()
+            del self._waiting[inbound.transfer_id]
+            waiting.on_answer(data)
+        elif tag == tl.RLDP_QUERY:
+            query_id, max_answer, until = reader.int256(), reader.i64(), reader.i32()
+            data = reader.bytes_(MAX_UNEXPECTED)
+            reader.end()
+            life = min(ANSWER_LIFE, max(1.0, until - self._clock.now()))
+            self._answering += 1
+            self._on_query(RldpQuery(inbound.transfer_id, query_id, max_answer, now + life, data), now)
+
+    def _repeat_complete(self, transfer_id: bytes, part: int, now: float) -> None:
+        entry = self._done[transfer_id]
+        if now - entry[1] >= COMPLETE_EVERY:
+            entry[1] = now
+            self._send(rldp2.pack_complete(transfer_id, part), now)
+
+    def _remember(self, transfer_id: bytes, now: float) -> None:
+        self._done[transfer_id] = [now + DONE_LIFE, now]
+        while self._done and (len(self._done) > DONE_MAX or next(iter(self._done.values()))[0] < now):
+            self._done.popitem(last=False)
+
+    def _drop_inbound(self, transfer_id: bytes) -> None:
+        inbound = self._in.pop(transfer_id, None)
+        if inbound is None:
+            return
+        self._unconfirmed.difference_update(inbound.parts.values())
+        if not inbound.expected:
+            self._unexpected -= 1
+            self._budget.give(inbound.total)
+
+    def _drop_outbound(self, transfer_id: bytes) -> None:
+        outbound = self._out.pop(transfer_id, None)
+        if outbound is None:
+            return
+        self._hungry.pop(transfer_id, None)
+        self.congestion.on_forgotten(outbound.part.in_flight)
+        self._answer_bytes -= outbound.held
+        self._budget.give(outbound.held)
+
+    # Sending.
+
+    def _on_confirm(self, message: rldp2.Confirm, now: float) -> None:
+        outbound = self._out.get(message.transfer_id)
+        if outbound is None or outbound.part.number != message.part:
+            return
+        settled, arrived = outbound.part.on_confirm(message.max_seqno, message.received)
+        if settled or arrived:
+            outbound.backoff = 0
+            outbound.probe_at = now + self.congestion.timeout
+            sent = outbound.record_of(outbound.part.acked) if settled else None
+            self.congestion.on_settled(settled, arrived, sent, now)
+            if outbound.part.wanted(self.congestion.loss) > 0:
+                self._hungry.setdefault(message.transfer_id, outbound)
+        self.pump(now)
+
+    def _on_complete(self, message: rldp2.Complete, now: float) -> None:
+        outbound = self._out.get(message.transfer_id)
+        if outbound is None or outbound.part.number != message.part:
+            return
+        part = outbound.part
+        flying = part.in_flight
+        # With repair symbols under way nobody knows which symbol completed the part: no sample of the path then.
+        sent = outbound.record_of(part.next_esi) if part.next_esi == part.source.k else None
+        self.congestion.on_settled(flying, flying, sent, now)
+        part.acked = part.next_esi
+        if outbound.next_part():
+            self._hungry.setdefault(message.transfer_id, outbound)
+        else:
+            self._drop_outbound(message.transfer_id)
+        self.pump(now)
+
+    def pump(self, now: float) -> None:
+        """Send what the window allows, a burst of each transfer in turn."""
+        congestion = self.congestion
+        room = congestion.room if self._ready() else UNREADY - congestion.in_flight
+        hungry = self._hungry
+        while hungry and room > 0:
+            transfer_id, outbound = next(iter(hungry.items()))
+            wanted = outbound.part.wanted(congestion.loss)
+            count = min(wanted, BURST, room)
+            if count > 0:
+                self._emit(outbound, count, now)
+                room -= count
+            if count >= wanted:
+                del hungry[transfer_id]
+            else:
+                hungry.move_to_end(transfer_id)
+        congestion.app_limited = not hungry
+
+    def _emit(self, outbound: _Outbound, count: int, now: float) -> None:
+        congestion = self.congestion
+        part = outbound.part
+        outbound.records.append((part.next_esi + count, congestion.on_sent(count, now)))
+        outbound.probe_at = now + congestion.timeout * (1 << outbound.backoff)
+        for _ in range(count):
+            self._send(part.emit(), now)
+
+    # Time.
+
+    def next_deadline(self) -> float:
+        """When `on_timer` has something to do; infinity if never."""
+        deadline = min(self._confirm_at, self._sweep_at)
+        for outbound in self._out.values():
+            if outbound.probe_at < deadline:
+                deadline = outbound.probe_at
+        return deadline
+
+    def on_timer(self, now: float) -> None:
+        if self._confirm_at <= now:
+            self._confirm_at = NEVER
+            for receiver in self._unconfirmed:
+                self._send(receiver.confirm(), now)
+            self._unconfirmed.clear()
+        for outbound in list(self._out.values()):
+            if outbound.probe_at <= now:
+                self._probe(outbound, now)
+        if self._sweep_at <= now:
+            self._sweep(now)
+
+    def _probe(self, outbound: _Outbound, now: float) -> None:
+        """No news of this transfer: one to three more symbols, ever more seldom."""
+        part = outbound.part
+        outbound.backoff = min(outbound.backoff + 1, 5)
+        if outbound.backoff >= 2:
+            # Two probes without an answer: what was in flight is gone. Only news makes this transfer hungry again.
+            self.congestion.on_forgotten(part.in_flight)
+            self.congestion.on_outage()
+            part.acked = part.next_esi
+            outbound.records.clear()
+            self._hungry.pop(outbound.transfer_id, None)
+        if part.received >= part.source.k:
+            outbound.probe_at = now + self.congestion.timeout * (1 << outbound.backoff)
+            self._send(part.repeat_last(), now)
+        else:
+            self._emit(outbound, min(outbound.backoff, 3), now)
+        self.pump(now)
+
+    def _sweep(self, now: float) -> None:
+        for transfer_id in [t for t, inbound in self._in.items() if inbound.deadline <= now]:
+            self._drop_inbound(transfer_id)
+        for transfer_id in [t for t, outbound in self._out.items() if outbound.deadline <= now]:
+            self._drop_outbound(transfer_id)
+        self._sweep_at = now + 1 if self._in or self._out else NEVER
+        self.pump(now)
