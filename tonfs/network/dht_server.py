@@ -6,6 +6,7 @@ Silence is the only refusal: a query that is malformed, badly signed or out of b
 from __future__ import annotations
 
 import heapq
+import os
 from collections.abc import Sequence
 from typing import Final
 
@@ -26,7 +27,8 @@ log = get_logger(__name__)
 MAX_VALUES: Final = 50_000
 MAX_BYTES: Final = 32 << 20
 REFRESH_EVERY: Final = 60.0
-"""Seconds between rounds of housekeeping: expiry, pings of known nodes, and a search for our own neighbourhood."""
+"""Seconds between rounds of housekeeping: expiry, pings of known nodes, a search for our own neighbourhood and one
+for a random place, so that nodes far from us are known too."""
 PINGS_PER_ROUND: Final = 16
 
 
@@ -155,6 +157,7 @@ class DhtServer:
             return
         try:
             await self.client.find_nearest(self._endpoint.id)
+            await self.client.find_nearest(os.urandom(32))
         except DhtUnavailable:
             log.info("no other DHT node answers", known=len(self._table))
         async with trio.open_nursery() as nursery:
