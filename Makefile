@@ -7,7 +7,7 @@ setup:
 	@scripts/setup.sh
 
 demo: setup
-	@$(PY) scripts/demo.py
+	@.venv/bin/tonfs --volume ./.demo/volume up .demo/tonfs --s3 127.0.0.1:8080
 
 demo-check: setup
 	@scripts/judges.sh
