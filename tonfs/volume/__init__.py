@@ -1,0 +1,48 @@
+"""The one namespace both doors open on: index, content, extents, packs.
+
+`Volume` is the embedded implementation of `Namespace`: SQLite index, sparse content files, one writer.
+"""
+
+from __future__ import annotations
+
+from .api import (
+    ROOT,
+    Attr,
+    Change,
+    Entry,
+    Expect,
+    Fetch,
+    Namespace,
+    ReadResult,
+    RemoteRange,
+    S3Record,
+    SetAttr,
+    Statfs,
+)
+from .packs import Committed, Evicted, PackedFile
+from .survey import Counts, DirtyFile, DirtyReport, PackInfo, Range
+from .volume import Volume
+
+__all__ = [
+    "ROOT",
+    "Attr",
+    "Change",
+    "Committed",
+    "Counts",
+    "DirtyFile",
+    "DirtyReport",
+    "Entry",
+    "Evicted",
+    "Expect",
+    "Fetch",
+    "Namespace",
+    "PackInfo",
+    "PackedFile",
+    "Range",
+    "ReadResult",
+    "RemoteRange",
+    "S3Record",
+    "SetAttr",
+    "Statfs",
+    "Volume",
+]

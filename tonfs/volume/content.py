@@ -1,0 +1,166 @@
+"""Content files: the local, sparse bytes of inodes, `content/XX/INODE` with XX the low byte of the number.
+
+Calls are made under the volume's lock, except those that say otherwise. Errors are OSError as the system gave them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import errno
+import os
+from collections import OrderedDict
+from pathlib import Path
+from typing import Final
+
+from ..ids import Inode
+
+MAX_OPEN: Final = 512
+_KEEP_SIZE_PUNCH_HOLE: Final = 0x01 | 0x02
+_libc = ctypes.CDLL(None, use_errno=True)
+_libc.fallocate.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64]
+
+
+class ContentStore:
+    """Opens content files as needed and keeps the last few hundred descriptors."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._open: OrderedDict[Inode, int] = OrderedDict()
+        self._new_shards: set[int] = set()
+        root.mkdir(mode=0o700, exist_ok=True)
+
+    def path(self, inode: Inode) -> Path:
+        return self.root / f"{inode & 0xFF:02x}" / f"{inode:x}"
+
+    def _descriptor(self, inode: Inode, *, create: bool) -> int:
+        """Raises FileNotFoundError when there is none and `create` is not asked for."""
+        fd = self._open.get(inode)
+        if fd is not None:
+            self._open.move_to_end(inode)
+            return fd
+        path = self.path(inode)
+        flags = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | (os.O_CREAT | os.O_TRUNC if create else 0)
+        try:
+            fd = os.open(path, flags, 0o600)
+        except FileNotFoundError:
+            if not create:
+                raise
+            path.parent.mkdir(mode=0o700, exist_ok=True)
+            fd = os.open(path, flags, 0o600)
+        if create:
+            self._new_shards.add(inode & 0xFF)
+        self._open[inode] = fd
+        while len(self._open) > MAX_OPEN:
+            _, oldest = self._open.popitem(last=False)
+            os.close(oldest)
+        return fd
+
+    def create(self, inode: Inode) -> None:
+        """A new, empty file; whatever an earlier crash left under the number is gone."""
+        self.forget(inode)
+        self._descriptor(inode, create=True)
+
+    def read(self, inode: Inode, offset: int, length: int) -> bytes:
+        """Up to `length` bytes; short at the end of the content file."""
+        fd = self._descriptor(inode, create=False)
+        data = os.pread(fd, length, offset)
+        while 0 < len(data) < length:
+            more = os.pread(fd, length - len(data), offset + len(data))
+            if not more:
+                break
+            data += more
+        return data
+
+    def write(self, inode: Inode, offset: int, data: bytes | memoryview) -> None:
+        """All of `data`, or OSError (what was written before stays)."""
+        fd = self._descriptor(inode, create=False)
+        done = os.pwrite(fd, data, offset)
+        while done < len(data):
+            done += os.pwrite(fd, memoryview(data)[done:], offset + done)
+
+    def length(self, inode: Inode) -> int:
+        return os.fstat(self._descriptor(inode, create=False)).st_size
+
+    def truncate(self, inode: Inode, size: int) -> None:
+        os.ftruncate(self._descriptor(inode, create=False), size)
+
+    def blocks(self, inode: Inode) -> int:
+        fd = self._open.get(inode)
+        try:
+            return (os.stat(self.path(inode)) if fd is None else os.fstat(fd)).st_blocks
+        except FileNotFoundError:
+            return 0
+
+    def punch(self, inode: Inode, offset: int, length: int) -> bool:
+        """Give the blocks of a range back to the disk. False where the file system below cannot."""
+        fd = self._descriptor(inode, create=False)
+        if _libc.fallocate(fd, _KEEP_SIZE_PUNCH_HOLE, offset, length) == 0:
+            return True
+        number = ctypes.get_errno()
+        if number in (errno.EOPNOTSUPP, errno.ENOSYS):
+            return False
+        raise OSError(number, os.strerror(number))
+
+    def data_ranges(self, inode: Inode, start: int, end: int) -> list[tuple[int, int]]:
+        """(offset, length) of what is not a hole within [start, end), block by block as the file system knows it.
+
+        Uses a descriptor of its own: callable without the lock.
+        """
+        out: list[tuple[int, int]] = []
+        fd = os.open(self.path(inode), os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            position = start
+            while position < end:
+                try:
+                    data = os.lseek(fd, position, os.SEEK_DATA)
+                except OSError as exc:
+                    if exc.errno == errno.ENXIO:  # only a hole is left
+                        break
+                    raise
+                if data >= end:
+                    break
+                hole = min(os.lseek(fd, data, os.SEEK_HOLE), end)
+                out.append((data, hole - data))
+                position = hole
+        finally:
+            os.close(fd)
+        return out
+
+    def duplicate(self, inode: Inode) -> int | None:
+        """A descriptor of the caller's own, to fsync without the lock; None when there is no content file."""
+        try:
+            return os.dup(self._descriptor(inode, create=False))
+        except FileNotFoundError:
+            return None
+
+    def take_new_shards(self) -> list[Path]:
+        """Directories that got new files since the last call; fsync them to make the files' names durable."""
+        shards, self._new_shards = self._new_shards, set()
+        return [self.root / f"{shard:02x}" for shard in sorted(shards)]
+
+    def forget(self, inode: Inode) -> None:
+        """Close its descriptor if it is open."""
+        fd = self._open.pop(inode, None)
+        if fd is not None:
+            os.close(fd)
+
+    def remove(self, inode: Inode) -> None:
+        """Delete the content file if there is one."""
+        self.forget(inode)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self.path(inode))
+
+    def close(self) -> None:
+        for fd in self._open.values():
+            os.close(fd)
+        self._open.clear()
+
+
+def sync_directory(path: Path) -> None:
+    """fsync a directory: names in it are on the disk."""
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)

@@ -1,0 +1,281 @@
+"""What the S3 door needs besides the tree: staged files, atomic replacement with a record, implied directories."""
+
+from __future__ import annotations
+
+import errno
+import stat
+from collections.abc import Sequence
+
+from ..errors import FsError, Stale
+from ..ids import Inode
+from .api import ROOT, Attr, Change, Expect, S3Record
+from .core import locked
+from .names import Found, check_new_name
+from .node import Node
+from .records import RECORD_COLUMNS, record_of, record_row
+from .schema import CONTENT, IMPLIED, RECORD
+from .xattrs import Xattrs
+
+
+class _Changes:
+    """Collects what the kernel must forget."""
+
+    def __init__(self) -> None:
+        self.entries: list[tuple[Inode, bytes]] = []
+        self.inodes: set[Inode] = set()
+
+    def named(self, folder: Inode, name: bytes) -> None:
+        self.entries.append((folder, name))
+        self.inodes.add(folder)
+
+    def change(self) -> Change:
+        return Change(tuple(self.entries), tuple(sorted(self.inodes)))
+
+
+class Objects(Xattrs):
+    """Buckets are top-level directories, keys are paths below them."""
+
+    def create_bucket(self, name: bytes, uid: int, gid: int) -> Attr:
+        attr = self.mkdir(ROOT, name, 0o755, uid, gid)
+        self._tell(Change(((ROOT, name),), (ROOT,)))
+        return attr
+
+    def delete_bucket(self, name: bytes) -> None:
+        self.rmdir(ROOT, name)
+        self._tell(Change(((ROOT, name),), (ROOT,)))
+
+    # Records ----------------------------------------------------------------------------------------------------
+
+    @locked
+    def record(self, inode: Inode) -> S3Record | None:
+        node = self._node(inode)
+        if not node.flags & RECORD:
+            return None
+        columns = ", ".join(RECORD_COLUMNS)
+        row = self.db.execute(f"SELECT {columns} FROM record WHERE inode = ?", (inode,)).fetchone()
+        return record_of(row, node.version) if row else None
+
+    @locked
+    def set_record(self, inode: Inode, record: S3Record) -> None:
+        self._set_record(self._node(inode), record)
+
+    def _set_record(self, node: Node, record: S3Record) -> None:
+        if node.flags & CONTENT:
+            # The record vouches for these bytes: they must be on the disk first.
+            self._order(node.inode)
+        values = record_row(node.inode, node.version, record)
+        self._sql("INSERT OR REPLACE INTO record VALUES (?, ?, ?, ?, ?, ?, ?)", values)
+        node.set(RECORD)
+        self._touch(node, times=False)
+
+    # Staging ----------------------------------------------------------------------------------------------------
+
+    @locked
+    def stage(self, uid: int, gid: int, mode: int = 0o644) -> Inode:
+        self.space.require()
+        node = self._make(stat.S_IFREG | stat.S_IMODE(mode), uid, gid, nlink=0)
+        self.hold(node.inode)
+        return node.inode
+
+    def discard(self, staged: Inode) -> None:
+        self.drop(staged)
+
+    def publish(
+        self,
+        staged: Inode,
+        bucket: Inode,
+        parts: Sequence[bytes],
+        record: S3Record,
+        *,
+        expect: Expect | None = None,
+    ) -> Attr:
+        changes = _Changes()
+        attr = self._publish(staged, bucket, parts, record, expect, changes)
+        self._tell(changes.change())
+        return attr
+
+    @locked
+    def _publish(
+        self,
+        staged: Inode,
+        bucket: Inode,
+        parts: Sequence[bytes],
+        record: S3Record,
+        expect: Expect | None,
+        changes: _Changes,
+    ) -> Attr:
+        node = self._node(staged)
+        if node.nlink or not self._holds.get(staged):
+            raise FsError(f"Inode {staged} is not staged.", errno.EINVAL)
+        with self._atomic():
+            folder = self._folder(bucket, parts, node.uid, node.gid, changes)
+            found = self._find(folder.inode, parts[-1])
+            self._check_expected(found, expect)
+            self._put(folder, parts[-1], found, self._node(staged), changes)
+            node = self._node(staged)
+            node.mtime = self.now_ns()
+            self._set_record(node, record)
+        self.drop(staged)
+        self._commit_if_large()
+        return self._attr(node)
+
+    def _folder(self, bucket: Inode, parts: Sequence[bytes], uid: int, gid: int, changes: _Changes) -> Node:
+        """The directory that holds the last part; missing ones are made and marked as implied."""
+        for part in parts:
+            check_new_name(part)
+        if not parts:
+            raise FsError("A key has at least one part.", errno.EINVAL)
+        folder = self._live_dir(bucket)
+        for part in parts[:-1]:
+            found = self._find(folder.inode, part)
+            if found is None:
+                below = self._make_in(folder.inode, part, stat.S_IFDIR | 0o755, uid, gid)
+                below.set(IMPLIED)
+                changes.named(folder.inode, part)
+                folder = below
+            elif found.is_dir:
+                folder = self._node(found.inode)
+            else:
+                raise self._not_a_directory(found, part)
+        return folder
+
+    def _not_a_directory(self, found: Found, part: bytes) -> FsError:
+        if stat.S_ISLNK(self._node(found.inode).mode):
+            return FsError(f"{part!r} is a symbolic link.", errno.ELOOP)
+        return FsError(f"{part!r} is not a directory.", errno.ENOTDIR)
+
+    def _check_expected(self, found: Found | None, expect: Expect | None) -> None:
+        if expect is None:
+            return
+        if expect.absent and found is not None:
+            raise FsError("The name is taken.", errno.EEXIST)
+        if expect.inode is not None:
+            if found is None:
+                raise FsError("Nothing has the name.", errno.ENOENT)
+            if found.inode != expect.inode or self._node(found.inode).version != expect.version:
+                raise Stale("The object has changed meanwhile.")
+
+    def _put(self, folder: Node, name: bytes, found: Found | None, node: Node, changes: _Changes) -> None:
+        node.nlink = 1
+        self._touch_size(node)
+        if found is None:
+            self.space.require()
+            if folder.mode & stat.S_ISGID:
+                node.gid = folder.gid
+            self._add_name(folder, name, node)
+        else:
+            if found.is_dir:
+                raise FsError(f"{name!r} is a directory.", errno.EISDIR)
+            old = self._node(found.inode)
+            if not old.is_file:
+                link = stat.S_ISLNK(old.mode)
+                raise FsError(f"{name!r} is not a regular file.", errno.ELOOP if link else errno.EPERM)
+            node.mode, node.uid, node.gid = old.mode, old.uid, old.gid
+            self._sql("UPDATE name SET inode = ? WHERE cookie = ?", (node.inode, found.cookie))
+            self._changed_dir(folder)
+            changes.inodes.add(old.inode)
+            self._unlinked(old)
+        changes.named(folder.inode, name)
+
+    # Markers and removal ----------------------------------------------------------------------------------------
+
+    def put_marker(
+        self,
+        bucket: Inode,
+        parts: Sequence[bytes],
+        record: S3Record,
+        uid: int,
+        gid: int,
+        *,
+        expect: Expect | None = None,
+    ) -> Attr:
+        changes = _Changes()
+        attr = self._put_marker(bucket, parts, record, uid, gid, expect, changes)
+        self._tell(changes.change())
+        return attr
+
+    @locked
+    def _put_marker(
+        self,
+        bucket: Inode,
+        parts: Sequence[bytes],
+        record: S3Record,
+        uid: int,
+        gid: int,
+        expect: Expect | None,
+        changes: _Changes,
+    ) -> Attr:
+        with self._atomic():
+            folder = self._folder(bucket, parts, uid, gid, changes)
+            found = self._find(folder.inode, parts[-1])
+            self._check_expected(found, expect)
+            if found is None:
+                node = self._make_in(folder.inode, parts[-1], stat.S_IFDIR | 0o755, uid, gid)
+                changes.named(folder.inode, parts[-1])
+            elif found.is_dir:
+                node = self._node(found.inode)
+            else:
+                raise self._not_a_directory(found, parts[-1])
+            node.set(IMPLIED, False)
+            self._set_record(node, record)
+        return self._attr(node)
+
+    def remove_object(
+        self, bucket: Inode, parts: Sequence[bytes], *, marker: bool = False, expect: Expect | None = None
+    ) -> bool:
+        changes = _Changes()
+        removed = self._remove_object(bucket, parts, marker, expect, changes)
+        if removed:
+            self._tell(changes.change())
+        return removed
+
+    @locked
+    def _remove_object(
+        self, bucket: Inode, parts: Sequence[bytes], marker: bool, expect: Expect | None, changes: _Changes
+    ) -> bool:
+        folders = [self._live_dir(bucket)]
+        names = list(parts)
+        if not names:
+            return False
+        for part in names[:-1]:
+            found = self._find(folders[-1].inode, part)
+            if found is None or not found.is_dir:
+                return False
+            folders.append(self._node(found.inode))
+        found = self._find(folders[-1].inode, names[-1])
+        self._check_expected(found, expect)
+        if found is None:
+            return False
+        node = self._node(found.inode)
+        if node.is_dir != marker or not (node.is_dir or node.is_file):
+            return False
+        empty = marker and self._is_empty(node.inode)
+        if marker and not empty and not node.flags & RECORD:
+            return False
+        with self._atomic():
+            if marker and not empty:
+                self._drop_record(node)
+                return True
+            self._drop_name(folders[-1], found, node)
+            changes.named(folders[-1].inode, names[-1])
+            changes.inodes.add(node.inode)
+            self._prune(folders, names, changes)
+        self._commit_if_large()
+        return True
+
+    def _drop_record(self, node: Node) -> None:
+        self._sql("DELETE FROM record WHERE inode = ?", (node.inode,))
+        node.set(RECORD, False)
+        self._touch(node, times=False)
+
+    def _prune(self, folders: list[Node], names: list[bytes], changes: _Changes) -> None:
+        """Remove directories that only keys implied, now that none is left below them."""
+        for level in range(len(folders) - 1, 0, -1):
+            node, above = folders[level], folders[level - 1]
+            if not node.flags & IMPLIED or node.flags & RECORD or not self._is_empty(node.inode):
+                return
+            found = self._find(above.inode, names[level - 1])
+            if found is None or found.inode != node.inode:
+                return
+            self._drop_name(above, found, node)
+            changes.named(above.inode, names[level - 1])

@@ -1,0 +1,39 @@
+"""S3 records as rows of the table `record`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any, Final
+
+from ..ids import Inode
+from .api import S3Record
+
+RECORD_COLUMNS: Final = ("version", "etag", "content_type", "metadata", "checksums", "headers")
+
+
+def _load(text: str) -> Mapping[str, str]:
+    value: Mapping[str, str] = json.loads(text)
+    return value
+
+
+def record_of(row: tuple[Any, ...], version: int) -> S3Record:
+    """A row of RECORD_COLUMNS as it holds for an inode of this version."""
+    current = row[0] == version
+    return S3Record(
+        row[1] if current else "",
+        row[2],
+        _load(row[3]),
+        _load(row[4]) if current else {},
+        _load(row[5]),
+        current,
+    )
+
+
+def record_row(inode: Inode, version: int, record: S3Record) -> tuple[Any, ...]:
+    """Values for `INSERT INTO record`."""
+    texts = [
+        json.dumps(dict(part), ensure_ascii=True, sort_keys=True)
+        for part in (record.metadata, record.checksums, record.headers)
+    ]
+    return (inode, version, record.etag, record.content_type, *texts)

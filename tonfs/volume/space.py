@@ -1,0 +1,72 @@
+"""A full disk must never cost the index a commit: a little room is kept back for it.
+
+`ballast` is an allocated file in the volume. When the disk runs full, changes that need room are refused first
+(ENOSPC), then the ballast is given up so that what was already accepted can be committed.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Final
+
+from ..errors import FsError
+
+_MIB: Final = 1 << 20
+
+
+def no_space() -> FsError:
+    return FsError("The disk below the volume is full.", 28, hint="Free some space there, or evict local copies.")
+
+
+class SpaceGuard:
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._ballast = directory / "ballast"
+        total = self._statvfs().f_blocks * self._statvfs().f_frsize
+        self.size = max(_MIB, min(8 * _MIB, total // 64))
+        """Of the ballast; new data is refused when less than half of it is free besides."""
+        self.low = False
+        self.look()
+
+    def _statvfs(self) -> os.statvfs_result:
+        return os.statvfs(self._directory)
+
+    @property
+    def free(self) -> int:
+        stats = self._statvfs()
+        return stats.f_bavail * stats.f_frsize
+
+    def look(self) -> None:
+        """Measure; make the ballast again when there is room."""
+        free = self.free
+        if not self._ballast.exists() and free > 4 * self.size:
+            self._make()
+            free = self.free
+        self.low = free < self.size // 2
+
+    def _make(self) -> None:
+        try:
+            fd = os.open(self._ballast, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            try:
+                os.posix_fallocate(fd, 0, self.size)
+            finally:
+                os.close(fd)
+        except OSError:
+            self._ballast.unlink(missing_ok=True)
+
+    def require(self) -> None:
+        """Raises FsError(ENOSPC) when what is left belongs to the index."""
+        if self.low:
+            self.look()
+            if self.low:
+                raise no_space()
+
+    def exhausted(self) -> None:
+        """A write met the end of the disk: refuse more, and free the ballast for the commit."""
+        self.low = True
+        self._ballast.unlink(missing_ok=True)
+
+    def before_commit(self) -> None:
+        if self.low:
+            self._ballast.unlink(missing_ok=True)

@@ -1,0 +1,33 @@
+"""`Volume`: the embedded namespace, all layers together."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..clock import Clock
+from .recovery import recover
+from .survey import Survey
+
+if TYPE_CHECKING:
+    from .api import Namespace
+
+
+class Volume(Survey):
+    """Open a volume for this process. Raises Busy when another process has it, NotFound, Damaged.
+
+    The caller must call `background()` every 200 ms from one thread, and `close()` in the end.
+    """
+
+    def __init__(self, directory: Path, clock: Clock | None = None) -> None:
+        super().__init__(directory, clock)
+        try:
+            with self.lock:
+                recover(self)
+        except BaseException:
+            self.abandon()
+            raise
+
+
+def _conforms(volume: Volume) -> Namespace:
+    return volume
