@@ -11,6 +11,7 @@ is re-sent (a real node answers repeats from its cache). Use it under the autoju
 
 from __future__ import annotations
 
+import math
 import random
 from collections import Counter
 from collections.abc import Iterable
@@ -27,6 +28,8 @@ from tonfs.network.api import QueryHandler, UdpAddress
 MAX_PLAIN = 8192
 """Largest query or answer over plain ADNL; more is a bug of the code under test (reference protocol 2.6)."""
 RESEND_EVERY = 0.5
+TRUST_LEARNED = 10.0
+"""An address given to `peer` counts unless the peer was heard from another one within these seconds."""
 
 
 def short_id(public_key: bytes) -> AdnlId:
@@ -52,6 +55,7 @@ class FakePeer:
         self.public_key = public_key
         self._id = short_id(public_key)
         self.address_known = address
+        self.heard_at = -math.inf
 
     @property
     def id(self) -> AdnlId:
@@ -111,7 +115,7 @@ class FakeEndpoint:
         peer = self._peers.get(peer_id)
         if peer is None:
             peer = self._peers[peer_id] = FakePeer(self, public_key, address)
-        elif peer.address_known is None:
+        elif trio.current_time() - peer.heard_at > TRUST_LEARNED:
             peer.address_known = address
         return peer
 
@@ -132,6 +136,7 @@ class FakeEndpoint:
         """What a datagram teaches the receiver: the sender's key and newest address."""
         peer = self.peer(other.public_key, other.address)
         peer.address_known = other.address
+        peer.heard_at = trio.current_time()
         return peer
 
 

@@ -22,7 +22,7 @@ from typing import Final, Generic, TypeVar
 import trio
 
 from ..clock import Clock
-from ..errors import BadPacket, DhtUnavailable, PeerTimeout, PeerUnreachable, TonfsError
+from ..errors import BadPacket, DhtUnavailable, TonfsError
 from ..ids import AdnlId, BagId, ProviderKey
 from ..log import get_logger
 from . import dht_wire as wire
@@ -356,10 +356,10 @@ class DhtClient:
         if address is None:
             return None
         sender = None if self._introduce is None else self._introduce()
-        peer = self._endpoint.peer(node.public_key, address)
         try:
+            peer = self._endpoint.peer(node.public_key, address)
             answer = await peer.query(wire.pack_query(query, sender), timeout=timeout)
-        except (PeerTimeout, PeerUnreachable):
+        except TonfsError:
             self._table.failed(node.id)
             return None
         if trusted(node):
