@@ -1,0 +1,86 @@
+"""The command line: exit codes, sentences instead of tracebacks, help that names every verb."""
+
+from __future__ import annotations
+
+import importlib
+import json
+from pathlib import Path
+
+import pytest
+
+from tonfs.cli import main
+from tonfs.cli.common import parse_duration, parse_size
+from tonfs.errors import BY_CODE, UsageError
+
+
+@pytest.fixture(autouse=True)
+def _own_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+    monkeypatch.delenv("TONFS_VOLUME", raising=False)
+    monkeypatch.delenv("TONFS_DEBUG", raising=False)
+
+
+def test_every_verb_is_there_and_says_what_it_does(capsys: pytest.CaptureFixture[str]) -> None:
+    for verb in main.VERBS:
+        module = importlib.import_module(f"tonfs.cli.{verb.replace('-', '_')}")
+        assert module.command.help, verb
+    assert main.run(["--help"]) == 0
+    text = capsys.readouterr().out
+    assert all(verb in text for verb in main.VERBS)
+
+
+def test_an_unknown_verb_names_the_nearest_one(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main.run(["statsu"]) == 2
+    assert "'status'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("words", [["status"], ["wait"], ["down"], ["ledger"], ["agent", "pause"]])
+def test_without_a_volume_every_verb_says_so_in_a_sentence(
+    words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main.run(words) == 3
+    said = capsys.readouterr().err
+    assert "There is no volume" in said
+    assert "TF0003" in said
+    assert "Traceback" not in said
+
+
+def test_a_volume_whose_processes_do_not_run_shows_that(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    volume = tmp_path / "tonfs" / "default"
+    volume.mkdir(parents=True)
+    (volume / "config.toml").write_text('network = "devnet"\n', encoding="utf-8")
+    assert main.run(["status", "--json"]) == 0
+    status = json.loads(capsys.readouterr().out)
+    assert status["schema"] == "tonfs.status/1"
+    assert not status["mount"]["alive"]
+    assert not status["agent"]["alive"]
+    assert len(status["problems"]) == 2
+    assert main.run(["ledger"]) == 4
+    assert main.run(["down"]) == 4
+
+
+def test_every_error_code_can_be_explained(capsys: pytest.CaptureFixture[str]) -> None:
+    for code in BY_CODE:
+        assert main.run(["help", code]) == 0
+        assert capsys.readouterr().out.startswith(f"{code}: ")
+    assert main.run(["help", "TF9999"]) == 3
+
+
+@pytest.mark.parametrize(
+    ("text", "size"), [("4096", 4096), ("4K", 4096), ("4KiB", 4096), ("4kB", 4000), ("1g", 1 << 30)]
+)
+def test_sizes(text: str, size: int) -> None:
+    assert parse_size(text) == size
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("30s", 30), ("10m", 600), ("2h", 7200), ("30d", 2_592_000), ("5", 5)])
+def test_durations(text: str, seconds: int) -> None:
+    assert parse_duration(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "x", "-5s", "5 weeks", "1e3"])
+def test_bad_sizes_and_durations_are_usage_errors(text: str) -> None:
+    with pytest.raises(UsageError):
+        parse_duration(text)
+    with pytest.raises(UsageError):
+        parse_size(text)
