@@ -159,10 +159,10 @@ def _line(status: dict[str, Any]) -> str:
     running = sum(p["phase"] == "running" for p in providers)
     broken = [f"{p['number']} {p['fault']}" for p in providers if p["fault"] != "none"]
     faults = f" ({', '.join(broken)})" if broken else ""
-    coins = "coins add up" if status["coins"]["ok"] else "COINS DO NOT ADD UP"
+    coins = "coins ok" if status["coins"]["ok"] else "COINS DO NOT ADD UP"
     return (
-        f"block {status['seqno']}, {status['time']}; {running} of {len(providers)} providers{faults}; {coins}; "
-        f"lite server {status['lite_server']}, {status['clients']} clients. Ctrl-C stops."
+        f"block {status['seqno']}, {status['time']}, providers {running}/{len(providers)}{faults}, {coins}, "
+        f"clients {status['clients']}"
     )
 
 

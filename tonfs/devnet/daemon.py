@@ -107,7 +107,10 @@ class Daemon:
         await nursery.start(self.lite.serve, listener)
         node = AdnlNode((LOOPBACK, self.state.dht_port), clock=SystemClock(), announce_ip=LOOPBACK)
         endpoint = node.add_identity(load_or_create(self.options.state.keys / "dht.key"))
-        await nursery.start(node.run)
+        try:
+            await nursery.start(node.run)
+        except OSError as exc:
+            raise _taken("UDP", self.state.dht_port, exc) from None
         dht = DhtServer(endpoint, SystemClock())
         await nursery.start(dht.run)
         config = global_config(
@@ -123,8 +126,12 @@ async def _listen(port: int) -> trio.SocketListener:
     try:
         listeners = await trio.open_tcp_listeners(port, host=LOOPBACK, backlog=BACKLOG)
     except OSError as exc:
-        raise Busy(f"Port {port} on {LOOPBACK} was taken just now: {exc}.", hint="Start the devnet again.") from None
+        raise _taken("TCP", port, exc) from None
     return listeners[0]
+
+
+def _taken(kind: str, port: int, exc: OSError) -> Busy:
+    return Busy(f"{kind} port {port} on {LOOPBACK} was taken just now: {exc}.", hint="Start the devnet again.")
 
 
 @asynccontextmanager
