@@ -47,9 +47,11 @@ _LAYOUTS: Final = ("none", "started", "done")
 
 def _map_file(path: Path, size: int, *, make: bool) -> mmap.mmap:
     """Map a file of exactly `size` bytes; `make` reserves its blocks, so that no write to the map can fail."""
-    fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | (os.O_CREAT | os.O_TRUNC if make else 0), 0o644)
+    fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | (os.O_CREAT if make else 0), 0o644)
     try:
         if make:
+            if os.fstat(fd).st_size > size:
+                os.ftruncate(fd, size)
             os.posix_fallocate(fd, 0, size)
         elif os.fstat(fd).st_size != size:
             raise Damaged(f"{path} does not have {size} bytes.")
@@ -76,7 +78,6 @@ class StoredBag:
         self._header: BagHeader | None = None
         self._tree: PieceTree | None = None
         self._have: mmap.mmap | None = None
-        self._count = 0
         self._touched: set[bytes] = set()
 
     # Making and opening.
@@ -156,7 +157,6 @@ class StoredBag:
         except FileNotFoundError as exc:
             raise Damaged(f"{exc.filename} is missing.") from None
         self._info = info
-        self._count = int.from_bytes(self.have_bitmap(), "little").bit_count()
         try:
             self._header = BagHeader.parse((self.directory / "header.bin").read_bytes(), info)
         except FileNotFoundError:
@@ -188,11 +188,11 @@ class StoredBag:
 
     @property
     def have_count(self) -> int:
-        return self._count
+        return int.from_bytes(self.have_bitmap(), "little").bit_count()
 
     @property
     def complete(self) -> bool:
-        return self._info is not None and self._header is not None and self._count == self._info.pieces
+        return self._info is not None and self._header is not None and self.have_count == self._info.pieces
 
     def have(self, index: int) -> bool:
         """Whether piece `index` is here; False for numbers outside the bag."""
@@ -228,7 +228,9 @@ class StoredBag:
         """Keep the TorrentInfo (any encoding of the right cells). Idempotent. Raises BadBag, NoSpace."""
         info = TorrentInfo.parse(boc, self.bag_id)
         with self._lock:
-            if self._info is None:
+            if self._info is None and (self.directory / "info.boc").exists():
+                self._load((self.directory / "info.boc").read_bytes())  # another object was faster
+            elif self._info is None:
                 try:
                     self._map(info, make=True)
                     write_atomically(self.directory / "info.boc", boc)
@@ -236,7 +238,7 @@ class StoredBag:
                     self._tree = self._have = None
                     raise disk_error(exc, f"keeping bag {self.bag_id.hex()}") from None
                 self._info = info
-            return self._info
+            return info
 
     def _need_info(self) -> TorrentInfo:
         if self._info is None:
@@ -327,7 +329,6 @@ class StoredBag:
             assert self._have is not None
             if self.have(index) != value:
                 self._have[index >> 3] ^= 1 << (index & 7)
-                self._count += 1 if value else -1
 
     def _try_header(self) -> None:
         """Once all pieces of the header are here: parse it, lay out the files, move what follows the header."""
