@@ -7,7 +7,7 @@ when no server answers in time, `BadProof` when an answer does not prove what it
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol
 
@@ -30,8 +30,8 @@ class AccountState:
     balance: NanoTon
     status: AccountStatus
     code_hash: bytes | None
-    code: Cell | None
-    data: Cell | None
+    code: Cell | None = field(compare=False)
+    data: Cell | None = field(compare=False)
     last_lt: int
     last_hash: bytes
     seqno: int
@@ -61,7 +61,7 @@ class ChainMessage:
     bounce: bool
     bounced: bool
     created_lt: int
-    body: Cell
+    body: Cell = field(compare=False)
     has_state_init: bool
 
     @property
