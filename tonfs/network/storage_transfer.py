@@ -336,7 +336,7 @@ class PieceScheduler(Generic[PeerId]):
             return False
         times = view.resting.get(piece, (0.0, 0))[1]
         view.resting[piece] = (now + min(REST_MAX, REST_FIRST * 2**times), times + 1)
-        if asked > view.struck_at:
+        if asked >= view.struck_at:
             view.strikes += 1
             view.struck_at = now
             view.window = max(1.0, view.window / 2)
