@@ -9,7 +9,7 @@ from __future__ import annotations
 import heapq
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final
 
 from ..clock import Clock
@@ -57,7 +57,6 @@ class Stats:
     send_failed: int = 0
     queries_in: int = 0
     queries_refused: int = 0
-    extra: dict[str, int] = field(default_factory=dict)
 
 
 class Pair:
@@ -194,17 +193,17 @@ class Hub:
 
     def pair_of(self, local: Local, remote: Remote, now: float) -> Pair:
         """The live pair of a remote, made if need be."""
-        pair = remote.pair
+        known = local.remotes.setdefault(remote.id, remote)
+        local.remotes.move_to_end(known.id)
+        pair = known.pair
         if pair is None:
             if self._pairs >= MAX_PAIRS:
                 self._evict(now, 0.0)
-            pair = remote.pair = Pair(self, local, remote.public_key, now)
-            pair.peer.address = remote.hint
+            pair = known.pair = Pair(self, local, known.public_key, now)
+            pair.peer.address = known.hint or remote.hint
             self._pairs += 1
             self._sweep_at = min(self._sweep_at, now + SWEEP_EVERY)
         pair.peer.last_used = now
-        local.remotes[remote.id] = remote
-        local.remotes.move_to_end(remote.id)
         return pair
 
     def move_channel(self, pair: Pair, old: bytes | None, new: bytes | None) -> None:
@@ -289,6 +288,11 @@ class Hub:
             if public_key is None:
                 raise BadPacket("root packet of an unknown sender without its key")
             wire.check_signature(contents, public_key)  # before anything is remembered about it
+            if self._pairs >= MAX_PAIRS:
+                self._evict(now, 0.0)
+                if self._pairs >= MAX_PAIRS:
+                    self.stats.limited += 1
+                    return
             if remote is None:
                 remote = self._add_remote(local, public_key, None)
             pair = self.pair_of(local, remote, now)

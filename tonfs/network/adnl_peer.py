@@ -2,7 +2,7 @@
 
 Datagrams to send collect in `outbox` (they go to `address`); what arrives goes to the `PeerSink`. `now` is any
 monotonic time in seconds, `Clock` gives the unix dates that ADNL puts on the wire. Both daemons' habits are minded:
-reinit dates, the 64-wide window of sequence numbers, channels, messages in parts, queries that come again.
+reinit dates, a window of sequence numbers (wider than their 64), channels, messages in parts, queries that come again.
 """
 
 from __future__ import annotations
@@ -44,7 +44,8 @@ MAX_PENDING: Final = 64
 """Queries of one peer that our handlers may be working on."""
 FUTURE: Final = 60
 
-_WINDOW: Final = (1 << 64) - 1
+_WIDTH: Final = 256
+_WINDOW: Final = (1 << _WIDTH) - 1
 _SEQNOS = struct.Struct("<qq")
 _U32 = struct.Struct("<I")
 _FAST_FLAGS: Final = _U32.pack(wire.F_MESSAGE | wire.F_SEQNO | wire.F_CONFIRM)
@@ -369,10 +370,10 @@ class AdnlPeer:
             return False
         ahead = seqno - self._in_seqno
         if ahead > 0:
-            self._in_mask = (self._in_mask << ahead | 1) & _WINDOW if ahead < 64 else 1
+            self._in_mask = (self._in_mask << ahead | 1) & _WINDOW if ahead < _WIDTH else 1
             self._in_seqno = seqno
             return True
-        if ahead <= -64 or self._in_mask >> -ahead & 1:
+        if ahead <= -_WIDTH or self._in_mask >> -ahead & 1:
             return False
         self._in_mask |= 1 << -ahead
         return True

@@ -13,7 +13,9 @@ from typing import Final, NamedTuple
 START: Final = 32.0
 FLOOR: Final = 16.0
 CEILING: Final = 4096.0
-TOO_MUCH: Final = 0.15
+TOO_MUCH: Final = 0.25
+JUDGED: Final = 64
+"""Symbols whose fate is known before their loss is judged."""
 LUMP: Final = 0.005
 """Seconds of delivery that the window holds beyond the path's own needs."""
 RTT_LIFE: Final = 10.0
@@ -50,8 +52,8 @@ class Congestion:
         self._full_rate = 0.0
         self._full_rounds = 0
         self._round_end = 0.0
-        self._round_settled = 0
-        self._round_lost = 0
+        self._settled = 0
+        self._lost = 0
         self._cap = CEILING
         self._window = START
 
@@ -91,11 +93,10 @@ class Congestion:
         """`settled` symbols left the network, `arrived` of them (or of earlier ones) at the peer."""
         self.in_flight -= settled
         self._delivered += arrived
-        self._round_settled += settled
-        self._round_lost += max(0, settled - arrived)
-        if settled > 0:
-            share = min(1.0, max(0.0, (settled - arrived) / settled))
-            self.loss += (share - self.loss) * min(1.0, settled / 256)
+        self._settled += settled
+        self._lost += settled - arrived  # negative when symbols arrive that were overtaken, and counted, before
+        if self._settled >= JUDGED:
+            self._judge_loss()
         if sent is None:
             self._delivered_time = now
             return
@@ -132,15 +133,18 @@ class Congestion:
         while rates[0][0] < horizon and len(rates) > 1:
             rates.popleft()
 
-    def _end_round(self) -> None:
-        self._round_end = self._delivered
-        lossy = self._round_settled >= 8 and self._round_lost > TOO_MUCH * self._round_settled
-        self._round_settled = self._round_lost = 0
-        if lossy:
+    def _judge_loss(self) -> None:
+        share = max(0.0, self._lost / self._settled)
+        self._settled = self._lost = 0
+        self.loss += (share - self.loss) / 4
+        if share > TOO_MUCH:
             self._cap = max(FLOOR, 0.7 * self._window)
             self._startup = False
         else:
             self._cap = min(CEILING, 1.1 * self._cap + 1)
+
+    def _end_round(self) -> None:
+        self._round_end = self._delivered
         if self._startup and not self.app_limited and self._rates:
             rate = self._rates[0][1]
             if rate > 1.25 * self._full_rate:
@@ -152,10 +156,12 @@ class Congestion:
     def _resize(self, arrived: int, now: float) -> None:
         rate = self._rates[0][1] if self._rates else 0.0
         path = rate * self._min_rtt
+        lump = max(FLOOR, rate * LUMP)
         if self._startup:
-            window = self._window + (0 if self.app_limited else arrived)
+            grown = self._window + (0 if self.app_limited else arrived)
+            window = min(grown, max(self._window, 3 * path + lump))
         else:
-            window = 2 * path + max(FLOOR, rate * LUMP)
+            window = 2 * path + lump
         if now < self._probe_until:
             window = max(FLOOR, path / 2)
         self._window = max(FLOOR, min(window, self._cap, CEILING))

@@ -164,6 +164,8 @@ class AdnlNode:
         self._announce_ip = announce_ip
         self._clock = clock
         self._loss = loss
+        self.muted = False
+        """Rehearsal of a peer that fell silent: while set, nothing is heard and nothing is said."""
         self._random = random.Random(loss_seed)
         self._socket: socket.socket | None = None
         self._nursery: trio.Nursery | None = None
@@ -233,7 +235,7 @@ class AdnlNode:
                     break
                 except OSError:
                     continue  # an ICMP error of an earlier sending; says nothing about this socket
-                if self._loss and self._random.random() < self._loss:
+                if self.muted or (self._loss and self._random.random() < self._loss):
                     continue
                 receive(datagram, source, now)
             if hub.next_deadline() <= now:
@@ -267,7 +269,7 @@ class AdnlNode:
 
     def _transmit(self, datagrams: list[bytes], address: UdpAddress) -> None:
         sock, stats = self._socket, self.hub.stats
-        if sock is None:
+        if sock is None or self.muted:
             return
         sendto, loss = sock.sendto, self._loss
         for datagram in datagrams:

@@ -35,6 +35,10 @@ COMPLETE_EVERY: Final = 0.01
 BURST: Final = 16
 UNREADY: Final = 2
 """Symbols in flight before the channel is up: each costs a root packet."""
+NUDGE_AFTER: Final = 1.5
+"""Seconds of silence of a peer that has our query, after which it is asked whether it still lives."""
+NUDGE_UNTIL: Final = 12.0
+"""Peers remember finished transfers for 15 s or more; later a nudge would be taken for a new query."""
 NEVER: Final = float("inf")
 
 
@@ -78,6 +82,7 @@ class _Waiting:
     query_id: bytes
     message: bytes
     max_answer: int
+    started: float
     deadline: float
     on_answer: Callable[[bytes], None]
 
@@ -192,6 +197,7 @@ class RldpLink:
         self._unconfirmed: set[PartReceiver] = set()
         self._confirm_at = NEVER
         self._sweep_at = NEVER
+        self._heard = 0.0
         self._unexpected = 0
         self._answering = 0
         self._answer_bytes = 0
@@ -211,7 +217,8 @@ class RldpLink:
         message = writer.i32(int(self._clock.now() + timeout) + 1).bytes_(data).done()
         if len(message) > MAX_QUERY:
             raise UsageError(f"an RLDP query of {len(data)} bytes is too long: peers ignore it")
-        self._waiting[answer_id(transfer_id)] = _Waiting(query_id, message, max_answer, now + timeout, on_answer)
+        waiting = _Waiting(query_id, message, max_answer, now, now + timeout, on_answer)
+        self._waiting[answer_id(transfer_id)] = waiting
         self._start(transfer_id, message, now + timeout, now)
         return transfer_id
 
@@ -262,6 +269,7 @@ class RldpLink:
 
     def on_custom(self, data: bytes, now: float) -> None:
         """A custom message. Raises BadPacket for a malformed RLDP2 object; others are ignored."""
+        self._heard = now
         message = rldp2.parse(data)
         if isinstance(message, rldp2.MessagePart):
             self._on_part(message, now)
@@ -475,5 +483,10 @@ class RldpLink:
             self._drop_inbound(transfer_id)
         for transfer_id in [t for t, outbound in self._out.items() if outbound.deadline <= now]:
             self._drop_outbound(transfer_id)
-        self._sweep_at = now + 1 if self._in or self._out else NEVER
+        for back, waiting in self._waiting.items():
+            quiet = now - max(self._heard, waiting.started)
+            if quiet > NUDGE_AFTER and now - waiting.started < NUDGE_UNTIL and answer_id(back) not in self._out:
+                # A living peer says `complete` to this; one that restarted has neither our channel nor the query.
+                self._send(PartSender(answer_id(back), 0, len(waiting.message), waiting.message).emit(), now)
+        self._sweep_at = now + 1 if self._in or self._out or self._waiting else NEVER
         self.pump(now)

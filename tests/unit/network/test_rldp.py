@@ -1,0 +1,386 @@
+"""RLDP2: transfers of all sizes over bad networks, and what happens with peers that do not keep the rules."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.fakes.simnet import SimNet, SimNode
+from tonfs.clock import ManualClock
+from tonfs.errors import BadPacket, UsageError
+from tonfs.network import rldp2, rldp_link, tl
+from tonfs.network.fec import SYMBOL, PartDecoder, SymbolSource
+from tonfs.network.rldp_link import Budget, RldpLink, RldpQuery, answer_id
+
+SIZES = [0, 1, 700, 768, 769, 7680, 131_072 + 700, 2_000_000 - 44, 2_000_000, 5_000_000]
+BAD_NETWORKS: list[dict[str, float]] = [
+    {"loss": 0.01},
+    {"loss": 0.1, "delay": 0.02},
+    {"jitter": 0.005},
+    {"loss": 0.05, "duplicate": 0.1, "jitter": 0.01},
+]
+
+
+def serve(net: SimNet, size: int) -> tuple[SimNode, SimNode, bytes]:
+    a, b = net.node(1), net.node(2)
+    blob = random.Random(size).randbytes(size)
+    b.handler = lambda data: blob
+    return a, b, blob
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_answers_of_any_size_arrive_without_waste(size: int) -> None:
+    net = SimNet()
+    a, b, blob = serve(net, size)
+    assert net.ask_rldp(a, b, b"get", max_answer=size) == blob
+    assert len(b.asked) == 1
+    assert net.sent < 30 + 1.1 * size / SYMBOL
+    net.run(20)
+    for node, other in ((a, b), (b, a)):
+        link = node.pair(other).rldp
+        assert not link.busy
+        assert link.congestion.in_flight == 0
+        assert node.hub.budget.used == 0
+
+
+@pytest.mark.parametrize("network", BAD_NETWORKS, ids=str)
+@pytest.mark.parametrize("size", [1, 131_772, 3_000_000])
+def test_answers_arrive_over_bad_networks(network: dict[str, float], size: int) -> None:
+    net = SimNet(seed=size, **network)  # type: ignore[arg-type]
+    a, b, blob = serve(net, size)
+    for number in range(3):
+        assert net.ask_rldp(a, b, b"get %d" % number, max_answer=size) == blob
+    assert len(b.asked) == 3
+
+
+def test_ten_pieces_at_once_share_the_way() -> None:
+    net = SimNet(loss=0.02, delay=0.01)
+    a, b = net.node(1), net.node(2)
+    b.handler = lambda data: data * 20_000
+    answers: dict[int, bytes] = {}
+    pair = a.pair(b)
+    for number in range(10):
+        pair.rldp.query(b"piece%d" % number, 1 << 20, 20, lambda data, n=number: answers.__setitem__(n, data), net.time)  # type: ignore[misc]
+    a.hub.touch(pair)
+    assert net.run(20, lambda: len(answers) == 10)
+    assert all(answers[n] == b"piece%d" % n * 20_000 for n in range(10))
+
+
+def test_two_downloads_share_a_bottleneck_fairly() -> None:
+    net = SimNet(delay=0.01, rate=5000, queue=200)
+    server, first, second = net.node(1), net.node(2), net.node(3)
+    server.handler = lambda data: bytes(131_072)
+    done = {first: 0, second: 0}
+
+    def ask(node: SimNode) -> None:
+        def arrived(data: bytes) -> None:
+            done[node] += 1
+            ask(node)
+
+        node.pair(server).rldp.query(b"get", 1 << 20, 60, arrived, net.time)
+        node.hub.touch(node.pair(server))
+
+    for node in done:
+        for _ in range(4):
+            ask(node)
+    net.run(10)
+    total = sum(done.values())
+    assert total * 171 > 0.6 * 5000 * 10
+    assert min(done.values()) > 0.25 * total
+
+
+def test_a_bottleneck_is_used_well_and_not_flooded() -> None:
+    net = SimNet(delay=0.015, rate=4000, queue=150)
+    a, b, blob = serve(net, 4_000_000)
+    start = net.time
+    assert net.ask_rldp(a, b, b"get", max_answer=4_000_000) == blob
+    ideal = 4_000_000 / SYMBOL / 4000
+    assert net.time - start < 1.6 * ideal
+    assert net.sent < 1.5 * 4_000_000 / SYMBOL
+
+
+def test_queries_too_long_for_a_cpp_daemon_are_refused() -> None:
+    net = SimNet()
+    a, b, _ = serve(net, 1)
+    assert net.ask_rldp(a, b, bytes(7600)) is not None
+    with pytest.raises(UsageError):
+        net.ask_rldp(a, b, bytes(7681))
+
+
+def test_answers_longer_than_allowed_are_not_sent_and_not_taken() -> None:
+    net = SimNet()
+    a, b, _ = serve(net, 1001)
+    assert net.ask_rldp(a, b, b"get", max_answer=1000, timeout=2) is None
+    assert net.ask_rldp(a, b, b"get", max_answer=1001) is not None
+
+
+def test_a_silent_handler_means_a_timeout_and_nothing_left() -> None:
+    net = SimNet()
+    a, b = net.node(1), net.node(2)
+    assert net.ask_rldp(a, b, b"get", timeout=3) is None
+    assert b.asked == [b"get"]
+    net.run(15)
+    assert not a.pair(b).rldp.busy
+    assert not b.pair(a).rldp.busy
+
+
+def test_a_server_that_restarts_is_asked_again() -> None:
+    net = SimNet()
+    a, b, blob = serve(net, 500_000)
+    assert net.ask_rldp(a, b, b"get") == blob
+    net.run(5)
+    again = net.node(2)
+    again.handler = b.handler
+    assert net.ask_rldp(a, again, b"get", timeout=10) == blob
+
+
+def test_a_server_that_dies_half_way_and_comes_back_delivers() -> None:
+    net = SimNet(delay=0.01, rate=2000)
+    a, b, blob = serve(net, 1_000_000)
+    answers: list[bytes] = []
+    a.pair(b).rldp.query(b"get", 1 << 20, 30, answers.append, net.time)
+    a.hub.touch(a.pair(b))
+    net.run(0.4)
+    assert not answers
+    again = net.node(2)
+    again.handler = b.handler
+    assert net.run(20, lambda: bool(answers))
+    assert answers == [blob]
+
+
+def test_an_answer_that_nobody_wants_any_more_is_stopped() -> None:
+    net = SimNet(delay=0.01, rate=1000)
+    a, b, _ = serve(net, 4_000_000)
+    assert net.ask_rldp(a, b, b"get", timeout=1) is None
+    net.run(1)
+    assert not b.pair(a).rldp.busy
+    before = net.sent
+    net.run(5)
+    assert net.sent - before < 20
+
+
+# One link against hand-made messages.
+
+
+class Bench:
+    """A link whose peer is the test."""
+
+    def __init__(self) -> None:
+        self.sent: list[bytes] = []
+        self.queries: list[RldpQuery] = []
+        self.budget = Budget(1 << 24)
+        self.link = RldpLink(
+            lambda data, now: self.sent.append(data),
+            lambda: True,
+            lambda query, now: self.queries.append(query),
+            ManualClock(),
+            self.budget,
+        )
+
+    def take(self) -> list[rldp2.MessagePart | rldp2.Confirm | rldp2.Complete | None]:
+        found = [rldp2.parse(data) for data in self.sent]
+        self.sent.clear()
+        return found
+
+
+def part_message(
+    transfer_id: bytes, data: bytes, seqno: int, *, part: int = 0, total: int | None = None, extra: int = 0
+) -> bytes:
+    source = SymbolSource(data)
+    fec = tl.Writer(tl.FEC_RAPTORQ).i32(len(data)).i32(SYMBOL).i32(source.k + extra).done()
+    writer = tl.Writer(tl.RLDP2_MESSAGE_PART).int256(transfer_id).raw(fec).i32(part)
+    return writer.i64(len(data) if total is None else total).i32(seqno).bytes_(source.symbol(seqno)).done()
+
+
+def rldp_query(data: bytes, max_answer: int = 1 << 20) -> bytes:
+    return tl.Writer(tl.RLDP_QUERY).raw(bytes(32)).i64(max_answer).i32(1_700_000_010).bytes_(data).done()
+
+
+def test_our_symbols_are_the_tl_of_the_reference() -> None:
+    data = random.Random(1).randbytes(3000)
+    sender = rldp2.PartSender(b"\5" * 32, 0, 3000, data)
+    for seqno in range(8):
+        message = sender.emit()
+        assert message == part_message(b"\5" * 32, data, seqno)
+        assert len(message) == 840
+
+
+def test_confirmations_count_from_one_and_show_the_last_32() -> None:
+    receiver = rldp2.PartReceiver(b"\5" * 32, 3, 768 * 100)
+    for seqno in (0, 1, 5, 3):
+        receiver.receive(seqno, bytes(SYMBOL))
+    confirm = rldp2.parse(receiver.confirm())
+    assert confirm == rldp2.Confirm(b"\5" * 32, 3, 6, 0b110101, 4)
+    receiver.receive(60, bytes(SYMBOL))
+    assert rldp2.parse(receiver.confirm()) == rldp2.Confirm(b"\5" * 32, 3, 61, 1, 5)
+
+
+def test_a_query_is_executed_once_and_late_symbols_are_told_complete() -> None:
+    bench = Bench()
+    message = part_message(b"\1" * 32, rldp_query(b"hello"), 0)
+    for step in range(5):
+        bench.link.on_custom(message, step * 0.5)
+    assert [query.data for query in bench.queries] == [b"hello"]
+    assert bench.take() == [rldp2.Complete(b"\1" * 32, 0)] * 5
+    bench.link.on_custom(part_message(b"\1" * 32, rldp_query(b"hello"), 7), 30.0)
+    assert bench.take() == [rldp2.Complete(b"\1" * 32, 0)]
+    assert len(bench.queries) == 1
+
+
+def test_parts_as_go_sends_them_are_taken() -> None:
+    """Parts of 263168 bytes and one symbol too many in symbols_count (reference 3.3)."""
+    bench = Bench()
+    answers: list[bytes] = []
+    transfer_id = answer_id(bench.link.query(b"get", 1 << 20, 10, answers.append, 0.0))
+    asked = bench.take()[0]
+    assert isinstance(asked, rldp2.MessagePart)
+    query_id = asked.symbol[4:36]
+    blob = random.Random(3).randbytes(600_000)
+    whole = tl.Writer(tl.RLDP_ANSWER).int256(query_id).bytes_(blob).done()
+    for part in range(-(-len(whole) // 263_168)):
+        data = whole[part * 263_168 : (part + 1) * 263_168]
+        for seqno in range(SymbolSource(data).k):
+            bench.link.on_custom(part_message(transfer_id, data, seqno, part=part, total=len(whole), extra=1), 0.1)
+    assert answers == [blob]
+
+
+def test_several_parts_may_be_open_but_not_far_ahead() -> None:
+    bench = Bench()
+    answers: list[bytes] = []
+    transfer_id = answer_id(bench.link.query(b"get", 1 << 20, 10, answers.append, 0.0))
+    asked = bench.take()[0]
+    assert isinstance(asked, rldp2.MessagePart)
+    whole = tl.Writer(tl.RLDP_ANSWER).int256(asked.symbol[4:36]).bytes_(bytes(8000)).done()
+    parts = [whole[at : at + 1000] for at in range(0, len(whole), 1000)]
+
+    def give(number: int) -> None:
+        for seqno in (0, 1):
+            message = part_message(transfer_id, parts[number], seqno, part=number, total=len(whole))
+            bench.link.on_custom(message, 0.1)
+
+    for number in (8, 5, 3, 2, 1, 0, 4, 5, 6, 7, 8):
+        give(number)
+    assert answers == [bytes(8000)]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"total": 70_000}, {"extra": 2}, {"extra": -1}, {"part": -1}, {"part": 5000}, {"total": 10}],
+    ids=str,
+)
+def test_parts_out_of_range_are_not_taken(change: dict[str, int]) -> None:
+    bench = Bench()
+    with contextlib.suppress(BadPacket):
+        bench.link.on_custom(part_message(b"\1" * 32, rldp_query(b"hello"), 0, **change), 0.0)  # type: ignore[arg-type]
+    assert not bench.queries
+    assert bench.budget.used == 0
+
+
+def test_unexpected_transfers_are_bounded_in_number_and_life() -> None:
+    bench = Bench()
+    data = rldp_query(bytes(60_000))
+    for number in range(200):
+        bench.link.on_custom(part_message(number.to_bytes(32, "big"), data, 0), 1.0)
+    assert bench.budget.used == rldp_link.MAX_INBOUND * len(data)
+    bench.link.on_timer(1.0 + rldp_link.INBOUND_LIFE + 1)
+    assert bench.budget.used == 0
+    assert bench.link.next_deadline() == float("inf")
+
+
+def test_finished_transfers_are_remembered_long_enough_and_not_for_ever() -> None:
+    bench = Bench()
+    for number in range(300):
+        bench.link.on_custom(part_message(number.to_bytes(32, "big"), rldp_query(b"x"), 0), 0.0)
+        bench.link.answer(bench.queries[-1], None, 0.0)
+    assert len(bench.queries) == 300
+    bench.link.on_custom(part_message(bytes(32), rldp_query(b"x"), 0), 30.0)
+    assert len(bench.queries) == 300
+    bench.link.on_custom(part_message(b"\7" * 32, rldp_query(b"x"), 0), 60.0)
+    assert len(bench.link._done) == 1
+
+
+def test_a_peer_that_never_confirms_gets_few_probes() -> None:
+    bench = Bench()
+    bench.link.on_custom(part_message(b"\1" * 32, rldp_query(b"x"), 0), 0.0)
+    bench.link.answer(bench.queries[0], bytes(100_000), 0.0)
+    now = 0.0
+    while (deadline := bench.link.next_deadline()) < float("inf"):
+        now = max(now, deadline)
+        bench.link.on_timer(now)
+    assert len(bench.sent) < 32 + 60
+    assert bench.budget.used == 0
+    assert bench.link.congestion.in_flight == 0
+
+
+def test_impossible_confirmations_do_no_harm() -> None:
+    bench = Bench()
+    bench.link.on_custom(part_message(b"\1" * 32, rldp_query(b"x"), 0), 0.0)
+    bench.link.answer(bench.queries[0], bytes(500_000), 0.0)
+    back = answer_id(b"\1" * 32)
+    rng = random.Random(5)
+    for step in range(300):
+        confirm = rldp2.pack_confirm(back, rng.choice((0, 0, 1)), rng.randrange(1 << 24), 0, rng.randrange(1 << 24))
+        bench.link.on_custom(confirm, 0.01 * step)
+        congestion = bench.link.congestion
+        assert 0 <= congestion.in_flight <= 4096
+        assert 0 <= congestion.loss <= 1
+    assert len(bench.sent) < 50_000
+
+
+def test_an_answer_with_a_foreign_query_id_is_dropped() -> None:
+    bench = Bench()
+    answers: list[bytes] = []
+    transfer_id = answer_id(bench.link.query(b"get", 1 << 20, 10, answers.append, 0.0))
+    wrong = tl.Writer(tl.RLDP_ANSWER).int256(b"\6" * 32).bytes_(b"lie").done()
+    with pytest.raises(BadPacket):
+        bench.link.on_custom(part_message(transfer_id, wrong, 0), 0.1)
+    assert not answers
+
+
+@given(st.binary(max_size=900), st.sampled_from([tl.RLDP2_MESSAGE_PART, tl.RLDP2_CONFIRM, tl.RLDP2_COMPLETE, 1]))
+def test_the_parser_only_raises_bad_packet(data: bytes, tag: int) -> None:
+    for message in (data, tag.to_bytes(4, "little") + data, (tag.to_bytes(4, "little") + data).ljust(840, b"\1")):
+        with contextlib.suppress(BadPacket):
+            rldp2.parse(message)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(1, 40_000), st.randoms(use_true_random=False), st.floats(0, 0.9))
+def test_any_k_and_a_few_symbols_give_the_data(size: int, rng: random.Random, loss: float) -> None:
+    data = rng.randbytes(size)
+    source, decoder = SymbolSource(data), PartDecoder(size)
+    esi = 0
+    while decoder.data is None:
+        if rng.random() >= loss:
+            assert decoder.add(esi, source.symbol(esi))
+        esi += 1
+        assert decoder.received <= source.k + 8
+    assert decoder.data == data
+    assert not decoder.add(esi, source.symbol(esi))
+
+
+def test_rubbish_symbols_end_in_nothing() -> None:
+    bench = Bench()
+    for seqno in range(10, 500):
+        message = part_message(b"\1" * 32, rldp_query(bytes(3000)), seqno)
+        with contextlib.suppress(BadPacket):
+            bench.link.on_custom(message[:-SYMBOL] + bytes((seqno % 251,)) * SYMBOL, 0.0)
+    assert not bench.queries
+    assert bench.budget.used == 0
+
+
+def test_a_part_that_never_decodes_does_not_fill_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(PartDecoder, "_solve", lambda self, esi, symbol: None)
+    bench = Bench()
+    message = part_message(b"\1" * 32, rldp_query(bytes(3000)), 5)
+    at = len(message) - SYMBOL - 8
+    for seqno in range(5, 69):
+        bench.link.on_custom(message[:at] + seqno.to_bytes(4, "little") + message[at + 4 :], 0.0)
+    with pytest.raises(BadPacket, match="decoded"):  # noqa: PT012
+        for seqno in range(69, 90):
+            bench.link.on_custom(message[:at] + seqno.to_bytes(4, "little") + message[at + 4 :], 0.0)
+    assert bench.budget.used == 0
