@@ -154,7 +154,7 @@ class NodeEndpoint:
 class AdnlNode:
     """One socket. `announce_ip`: IPv4 text that peers are told (default: the bound one, if it is a real one).
 
-    `loss`: share of datagrams dropped in each direction, for rehearsals.
+    `loss`: share of datagrams dropped in each direction, for rehearsals. `muted`: all of them, while it is set.
     """
 
     def __init__(
