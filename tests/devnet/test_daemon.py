@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import os
 import signal
@@ -21,9 +20,8 @@ from tests.devnet.conftest import Devnet, alive
 from tonfs.clock import SystemClock
 from tonfs.control import call_sync
 from tonfs.errors import UsageError
-from tonfs.network.address import AddressList
 from tonfs.network.dht_client import DhtClient
-from tonfs.network.dht_types import DhtNode
+from tonfs.network.global_config import load_global_config
 from tonfs.network.keys import KeyPair
 from tonfs.network.node import AdnlNode
 
@@ -126,14 +124,7 @@ def test_a_second_one_in_the_same_directory_is_refused(devnet: Devnet) -> None:
 
 
 async def test_the_dht_node_of_the_config_keeps_an_address(devnet: Devnet) -> None:
-    (entry,) = devnet.config["dht"]["static_nodes"]["nodes"]
-    listed = entry["addr_list"]
-    node = DhtNode.unverified(
-        base64.b64decode(entry["id"]["key"]),
-        AddressList((("127.0.0.1", listed["addrs"][0]["port"]),), listed["version"], listed["reinit_date"]),
-        entry["version"],
-        base64.b64decode(entry["signature"]),
-    )
+    (node,) = load_global_config(devnet.state / "global.config.json").dht_nodes
     assert node.check()
     with trio.fail_after(30):
         async with trio.open_nursery() as nursery:

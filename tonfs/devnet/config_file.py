@@ -15,40 +15,8 @@ from typing import Any
 
 from ..network.api import UdpAddress
 from ..network.dht_types import DhtNode
+from ..network.global_config import LiteServer, emit_dht, emit_lite_servers
 from .chain_api import BlockId
-
-
-def signed_ip(host: str) -> int:
-    """IPv4 text as the signed number of the config: 127.0.0.1 is 2130706433, 192.168.0.1 is negative."""
-    return int.from_bytes(bytes(int(part) for part in host.split(".")), "big", signed=True)
-
-
-def _b64(data: bytes) -> str:
-    return base64.b64encode(data).decode("ascii")
-
-
-def _key(public_key: bytes) -> dict[str, Any]:
-    return {"@type": "pub.ed25519", "key": _b64(public_key)}
-
-
-def _dht_node(node: DhtNode) -> dict[str, Any]:
-    addresses = node.addresses
-    return {
-        "@type": "dht.node",
-        "id": _key(node.public_key),
-        "addr_list": {
-            "@type": "adnl.addressList",
-            "addrs": [
-                {"@type": "adnl.address.udp", "ip": signed_ip(host), "port": port} for host, port in addresses.addresses
-            ],
-            "version": addresses.version,
-            "reinit_date": addresses.reinit_date,
-            "priority": addresses.priority,
-            "expire_at": addresses.expire_at,
-        },
-        "version": node.version,
-        "signature": _b64(node.signature),
-    }
 
 
 def _block(block: BlockId) -> dict[str, Any]:
@@ -56,8 +24,8 @@ def _block(block: BlockId) -> dict[str, Any]:
         "workchain": block.workchain,
         "shard": block.shard,
         "seqno": block.seqno,
-        "root_hash": _b64(block.root_hash),
-        "file_hash": _b64(block.file_hash),
+        "root_hash": base64.b64encode(block.root_hash).decode("ascii"),
+        "file_hash": base64.b64encode(block.file_hash).decode("ascii"),
     }
 
 
@@ -68,16 +36,10 @@ def global_config(
 
     The trusted block of a new chain is its zero state.
     """
-    host, port = lite_server
     return {
         "@type": "config.global",
-        "dht": {
-            "@type": "dht.config.global",
-            "k": 6,
-            "a": 3,
-            "static_nodes": {"@type": "dht.nodes", "nodes": [_dht_node(node) for node in dht_nodes]},
-        },
-        "liteservers": [{"ip": signed_ip(host), "port": port, "id": _key(lite_key)}],
+        "dht": emit_dht(dht_nodes),
+        "liteservers": emit_lite_servers([LiteServer(lite_server, lite_key)]),
         "validator": {
             "@type": "validator.config.global",
             "zero_state": _block(zero_state),

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.fakes.lite import block_id
-from tonfs.devnet.config_file import global_config, signed_ip, write_config
+from tonfs.devnet.config_file import global_config, write_config
 from tonfs.devnet.state import DevnetState, PortChooser, ProviderState, StateDir, plan, rate_of
 from tonfs.errors import Busy, Damaged
 from tonfs.network.address import AddressList
@@ -108,8 +108,3 @@ def test_the_config_is_what_stock_software_loads(tmp_path: Path) -> None:
     unsigned = DhtNode.unverified(key.public_key, node.addresses, 99, b"").boxed()
     assert verify(key.public_key, unsigned, base64.b64decode(entry["signature"]))
     assert not list(tmp_path.glob(".*"))
-
-
-def test_addresses_are_signed_numbers() -> None:
-    assert signed_ip("127.0.0.1") == 2130706433
-    assert signed_ip("192.168.0.1") == -1062731775
