@@ -18,7 +18,7 @@ from rich.table import Table
 from ..chain.address import friendly
 from ..config import state_home
 from ..control import call_sync
-from ..control.process import die_with_parent, log_tail
+from ..control.process import PARENT_VARIABLE, die_with_parent, log_tail
 from ..devnet.state import StateDir
 from ..errors import NotRunning, TimedOut, TonfsError, UsageError
 from ..ids import format_ton, parse_ton
@@ -82,8 +82,11 @@ def _detach(context: Context, state: StateDir, providers: int | None, block_inte
     argv = [sys.executable, "-m", "tonfs", "--log-format", context.log_format, *(["-v"] * context.verbose)]
     argv += ["devnet", "up", "--state", str(state.path), "--block-interval", block_interval]
     argv += [] if providers is None else ["--providers", str(providers)]
+    env = {k: v for k, v in os.environ.items() if k != PARENT_VARIABLE}  # it outlives whoever asked for it
     with state.log.open("ab") as output:
-        process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True)
+        process = subprocess.Popen(
+            argv, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=env, start_new_session=True
+        )
     end = time.monotonic() + START_TIMEOUT
     while time.monotonic() < end:
         if process.poll() is not None:
