@@ -28,6 +28,8 @@ UPDATE_TIMEOUT: Final = 10.0
 INFO_TIMEOUT: Final = 10.0
 GOSSIP_TIMEOUT: Final = 5.0
 GOSSIP_EVERY: Final = 30.0
+GOSSIP_EARLY: Final = (2.0, 3.0, 5.0)
+"""Pauses at first: those who begin a download together soon know each other."""
 REST_FIRST: Final = 15.0
 REST_MAX: Final = 300.0
 QUERY_ANSWER: Final = 4096
@@ -54,6 +56,7 @@ class Link:
         self._rest_until = -math.inf
         self._rests = 0
         self._gossip_at = -math.inf
+        self._gossips = 0
         self._asking_info = False
 
     @property
@@ -91,7 +94,9 @@ class Link:
                 self._asking_info = True
                 self._nursery.start_soon(self._ask_info)
             if now >= self._gossip_at and session.phase in (Phase.INIT, Phase.OPEN):
-                self._gossip_at = now + GOSSIP_EVERY
+                pauses = (*GOSSIP_EARLY, GOSSIP_EVERY)
+                self._gossip_at = now + pauses[min(self._gossips, len(GOSSIP_EARLY))]
+                self._gossips += 1
                 self._nursery.start_soon(self._gossip)
         self.pump()
 

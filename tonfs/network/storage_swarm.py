@@ -189,11 +189,15 @@ class Swarm:
 
     def set_seeding(self, seeding: bool) -> None:
         self.seeding = seeding
-        self._announce(seeding or self._bulk > 0)
+        self._announce()
         if seeding:
             self._refresh_all()
 
-    def _announce(self, announce: bool) -> None:
+    def _announce(self, announce: bool | None = None) -> None:
+        """Be listed as a member while we seed, or download the whole bag and have something to offer. Not before:
+        the record holds five members, and ours must not push out the one that we need."""
+        if announce is None:
+            announce = self.seeding or (self._bulk > 0 and self.stored.header is not None)
         if announce and not self._announced:
             self._shared.finder.announce_overlay(self.bag_id, self._shared.endpoint)
         elif self._announced and not announce:
@@ -203,6 +207,7 @@ class Swarm:
     async def _tick_while_wanted(self) -> None:
         while self.wants_peers:
             self._refresh_all()
+            self._announce()
             if not self._anyone_serves():
                 for waiter in self._waiters:
                     if trio.current_time() >= waiter.since + NOBODY_AFTER and not waiter.bytes:
@@ -214,12 +219,15 @@ class Swarm:
         return any(link.session.usable for link in self.links.values())
 
     def _refresh_all(self) -> None:
-        for link in list(self.links.values()):
+        for link in self._best_first():
             link.refresh()
 
     def pump_all(self) -> None:
-        for link in list(self.links.values()):
+        for link in self._best_first():
             link.pump()
+
+    def _best_first(self) -> list[Link]:
+        return sorted(self.links.values(), key=lambda link: self.scheduler.rank(link.id))
 
     def sweep(self) -> None:
         """Close links that nobody needs; called by the node now and then."""
@@ -256,7 +264,7 @@ class Swarm:
     def own_nodes(self) -> list[OverlayNode]:
         """What we tell others about members: ourselves, if we announce, and some that we know."""
         others = self._members.sample(overlay.ANSWER_NODES - 1, self._shared.rng)
-        return [self._own_node(), *others] if self._announced else others
+        return [self._own_node(), *others] if self.seeding or self._bulk else others
 
     def _own_node(self) -> OverlayNode:
         now = int(self._shared.clock.now())
@@ -425,13 +433,13 @@ class Swarm:
     def _join(self, waiter: _Waiter, bulk: int) -> None:
         self._waiters.append(waiter)
         self._bulk += bulk
-        self._announce(self.seeding or self._bulk > 0)
+        self._announce()
         self._wanted.set()
 
     def _leave(self, waiter: _Waiter, bulk: int) -> None:
         self._waiters.remove(waiter)
         self._bulk -= bulk
-        self._announce(self.seeding or self._bulk > 0)
+        self._announce()
         self._linger_until = trio.current_time() + LINGER
 
     async def _fetch(self, waiter: _Waiter, pieces: Sequence[int] | None, deadline: float) -> int:

@@ -7,10 +7,12 @@ Rules:
 * Tickets say what is wanted. Sequential ones come first, by deadline, lowest piece first; then bulk ones, rarest piece
   first, by chance among equals.
 * A peer has a window of pieces in flight: it grows by one with every good piece, is halved by silence.
-* A piece that is slow at one peer is asked of a second one, never of a third: in sequential order as soon as it is
-  slow, in bulk only when nothing fresh is left for the second (C++ never asks twice; a download's end is worth it).
+* A piece that is slow at one peer is asked of a second one, and after twice that time of a third, at most of four: in
+  sequential order as soon as it is slow, in bulk only when nothing fresh is left for the other peer (C++ never asks
+  twice; a download's end is worth it).
 * A peer that is known to be slow takes sequential pieces from the far end, where there is time.
-* A silent (peer, piece) pair rests, longer each time. A wrong one is never asked again.
+* After silence a peer gets one piece at a time until it delivers again. A silent (peer, piece) pair rests, longer each
+  time, and for as long as somebody else offers the piece who was not silent about it. A wrong one is never asked again.
 * A peer that sent wrong bytes is dropped: while others offer a piece it is not asked, and after three wrong pieces
   never. (Rot in one block of the last copy must not make the rest of that copy unreachable.)
 """
@@ -22,6 +24,8 @@ from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Final, Generic, TypeVar
+
+from .storage_session import mask_of
 
 PeerId = TypeVar("PeerId", bound=Hashable)
 
@@ -39,6 +43,7 @@ SLOW_MIN: Final = 0.5
 SLOW_MAX: Final = 5.0
 SLOWEST_RATE: Final = 64 << 10
 """Bytes per second below which a piece counts as not coming at all."""
+ASKERS_MAX: Final = 4
 _LEVELS: Final = 8
 
 
@@ -177,13 +182,15 @@ class PieceScheduler(Generic[PeerId]):
             return None
         if view.reputation.wrong >= WRONG_MAX:
             return None
-        offered = view.has & ~self._have & ~view.reputation.bad & ~self._resting(view, now)
+        offered = view.has & ~self._have & ~view.reputation.bad
+        if view.resting:
+            offered &= ~self._resting(peer, view, now)
         if view.reputation.wrong:
             offered &= ~self._offered_by_others(peer)
         if not offered:
             return None
         busy = self._busy()
-        slow = self._slow(peer, now)
+        slow = self._slow(peer, now) if view.strikes == 0 else 0
         for ticket in sorted(self._tickets.values(), key=lambda t: (t.order, t.deadline)):
             here = ticket.pieces & offered
             if not here:
@@ -199,21 +206,31 @@ class PieceScheduler(Generic[PeerId]):
                 return piece
         return None
 
+    def rank(self, peer: PeerId) -> tuple[int, bool, float]:
+        """Sorts peers: those that should get the first chance come first."""
+        view = self._peers.get(peer)
+        return (STRIKES, True, 0.0) if view is None else (view.strikes, not view.received, view.smooth)
+
     def _window(self, view: PeerView) -> int:
+        if view.strikes:
+            return 1
         return max(1, min(int(view.window), max(2, WINDOW_BYTES // self._piece_size)))
 
     def _busy(self) -> int:
-        busy = 0
-        for piece in self._flying:
-            busy |= 1 << piece
-        return busy
+        return mask_of(self._flying) if self._flying else 0
+
+    def _slow_at(self, askers: list[PeerId], piece: int) -> float:
+        """When one more peer may be asked for a piece that is in flight."""
+        if len(askers) >= ASKERS_MAX:
+            return float("inf")
+        latest = max(self._peers[asker].in_flight[piece] for asker in askers)
+        return latest + self.slow_after() * 2.0 ** (len(askers) - 1)
 
     def _slow(self, peer: PeerId, now: float) -> int:
-        """Pieces that exactly one other peer has been asked for, too long ago."""
+        """Pieces that others were asked for too long ago, and this one not."""
         slow = 0
-        limit = now - self.slow_after()
         for piece, askers in self._flying.items():
-            if len(askers) == 1 and askers[0] != peer and self._peers[askers[0]].in_flight[piece] <= limit:
+            if peer not in askers and self._slow_at(askers, piece) <= now:
                 slow |= 1 << piece
         return slow
 
@@ -227,12 +244,21 @@ class PieceScheduler(Generic[PeerId]):
     def _far_end(self, mask: int) -> int:
         return mask.bit_length() - 1
 
-    def _resting(self, view: PeerView, now: float) -> int:
+    def _resting(self, peer: PeerId, view: PeerView, now: float) -> int:
+        """Pieces that this peer was silent about and must not be asked for now."""
         mask = 0
         for piece, (until, _) in view.resting.items():
-            if now < until:
+            if now < until or self._untried(peer, piece):
                 mask |= 1 << piece
         return mask
+
+    def _untried(self, peer: PeerId, piece: int) -> bool:
+        """Does anybody else offer this piece who was neither silent nor wrong about it?"""
+        return any(
+            other != peer and view.usable and view.has >> piece & 1 and piece not in view.resting
+            for other, view in self._peers.items()
+            if not view.reputation.wrong and view.strikes == 0
+        )
 
     def _offered_by_others(self, peer: PeerId) -> int:
         """Pieces that peers without a wrong byte offer."""
@@ -278,16 +304,9 @@ class PieceScheduler(Generic[PeerId]):
 
     def wake_at(self, now: float) -> float:
         """When a request becomes slow or a rest ends, whichever is next; infinity when neither is ahead."""
-        at = float("inf")
-        slow_after = self.slow_after()
-        for piece, askers in self._flying.items():
-            if len(askers) == 1:
-                slow_at = self._peers[askers[0]].in_flight[piece] + slow_after
-                if slow_at > now:
-                    at = min(at, slow_at)
-        for view in self._peers.values():
-            at = min([at, *(until for until, _ in view.resting.values() if until > now)])
-        return at
+        at = [self._slow_at(askers, piece) for piece, askers in self._flying.items()]
+        at += [until for view in self._peers.values() for until, _ in view.resting.values()]
+        return min((time for time in at if time > now), default=float("inf"))
 
     # What became of it.
 
