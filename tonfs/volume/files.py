@@ -117,6 +117,12 @@ class Files(Names):
         return tuple(self._remote(node, e.part(start, end)) for e in hit if not e.local)
 
     @locked
+    def pack_size(self, pack: PackId) -> int:
+        """Bytes of a pack's data; 0 when it is not known."""
+        row = self.db.execute("SELECT size FROM pack WHERE pack = ?", (pack,)).fetchone()
+        return row[0] if row else 0
+
+    @locked
     def fill(self, where: RemoteRange, offset: int, data: bytes) -> bool:
         try:
             node = self._file(where.inode)

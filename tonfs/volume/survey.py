@@ -16,9 +16,11 @@ from ..ids import BagId, Inode
 from . import extents as ext
 from .api import ROOT
 from .core import index_error
-from .packs import Packs
+from .packs import Evicted, Packs
 from .schema import COVERED, DIRTY
 
+MAX_REPORT: Final = 20_000
+"""Files and ranges in one answer of `dirty`."""
 _REG: Final = "(mode & 61440) = 32768 AND nlink > 0"
 _TREE: Final = (
     "WITH RECURSIVE tree(inode) AS (SELECT ? UNION SELECT n.inode FROM tree t JOIN name n ON n.parent = t.inode) "
@@ -118,7 +120,7 @@ class Survey(Packs):
         candidates: list[tuple[Any, ...]] = []
         zeros: list[tuple[Inode, int]] = []
         files: list[DirtyFile] = []
-        total, more, next_settle = 0, False, None
+        total, ranges_total, more, next_settle = 0, 0, False, None
         with self._fresh() as db:
             rows = db.execute(
                 "SELECT inode, version, mode, mtime, size, changed, flags FROM inode "
@@ -131,7 +133,7 @@ class Survey(Packs):
                     next_settle = row[5] / 1e9 + settle
             paths = _Paths(db)
             for row in candidates:
-                if total >= limit_bytes:
+                if total >= limit_bytes or len(files) + ranges_total > MAX_REPORT:
                     more = True
                     break
                 ranges = self._data_to_pack(db, Inode(row[0]), row[4], row[6])
@@ -145,6 +147,7 @@ class Survey(Packs):
                     DirtyFile(Inode(row[0]), row[1], paths.of(row[0]), row[2], row[3], row[4], content, tuple(ranges))
                 )
                 total += sum(length for _, length in ranges)
+                ranges_total += len(ranges)
         for inode, version in zeros:
             self.cover_zeros(inode, version)
         return DirtyReport(tuple(files), more, rows[0][5] / 1e9 if rows else None, next_settle)
@@ -169,6 +172,25 @@ class Survey(Packs):
                 "p.proven, p.wanted FROM pack p LEFT JOIN extent e ON e.pack = p.pack GROUP BY p.pack ORDER BY p.pack"
             ).fetchall()
         return [PackInfo(r[0], BagId(bytes(r[1])), *r[2:]) for r in rows]
+
+    def evict_down_to(self, limit: int) -> Evicted | None:
+        """Evict proven local copies, oldest change first, until at most `limit` bytes are here. None: nothing to do."""
+        excess = self.counts().local - limit
+        if excess <= 0:
+            return None
+        with self._fresh() as db:
+            rows = db.execute(
+                "SELECT e.inode, sum(e.length) FROM extent e JOIN pack p ON p.pack = e.pack "
+                "JOIN inode i ON i.inode = e.inode "
+                "WHERE e.local = 1 AND p.wanted > 0 AND p.proven >= p.wanted GROUP BY e.inode ORDER BY i.changed"
+            ).fetchall()
+        chosen: list[Inode] = []
+        for inode, length in rows:
+            if excess <= 0:
+                break
+            chosen.append(Inode(inode))
+            excess -= length
+        return self.evict(chosen) if chosen else None
 
     def find(self, parts: Sequence[bytes]) -> Inode | None:
         """The inode of a path, or None."""

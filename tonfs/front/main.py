@@ -1,0 +1,221 @@
+"""The front process: volume, mount, S3 door and control socket in one nursery, stopped in order.
+
+Order of the end: S3 stops taking requests; the mount is unmounted while it still answers, so that the kernel writes
+what it holds; the volume is committed and closed; the control socket goes last. What is asked for while stopping is
+answered until then.
+"""
+
+from __future__ import annotations
+
+import gc
+import importlib
+import importlib.util
+import os
+import resource
+import signal
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any, Final
+
+import trio
+
+from ..config import Settings
+from ..control import ControlClient, serve
+from ..errors import TonfsError, Unsupported, UsageError
+from ..fuse import Mount, MountOptions, prepare
+from ..log import get_logger
+from ..volume import Volume
+from .fetcher import Fetcher
+from .methods import Methods
+
+log = get_logger(__name__)
+
+COMMIT_INTERVAL: Final = 0.2
+CACHE_INTERVAL: Final = 10.0
+S3_MODULE: Final = "tonfs.s3shim.app"
+
+
+@dataclass(frozen=True)
+class FrontConfig:
+    """What one front does."""
+
+    volume: Path
+    settings: Settings
+    mount: Path | None = None
+    """Where to mount; None: only the S3 door."""
+    options: MountOptions = field(default_factory=MountOptions)
+    s3_listen: str = ""
+    """HOST:PORT; "" for no S3 door."""
+
+
+class Front:
+    def __init__(self, config: FrontConfig, volume: Volume) -> None:
+        self._config = config
+        self._volume = volume
+        self._stop = trio.Event()
+        self._mount: Mount | None = None
+        self._s3_url: str | None = None
+        self._commit_failed = False
+
+    def _mounted(self) -> dict[str, Any]:
+        mount = self._mount
+        return {"path": mount.point if mount else None, "alive": bool(mount and mount.alive)}
+
+    def _s3(self) -> dict[str, Any]:
+        return {"url": self._s3_url, "alive": self._s3_url is not None}
+
+    async def run(self, ready: Callable[[], None]) -> None:
+        """Until SIGTERM, SIGINT, `shutdown`, or somebody unmounts. `ready` is called when everything answers."""
+        config = self._config
+        sockets = self._volume.directory / "run"
+        async with trio.open_nursery() as nursery:
+            await nursery.start(self._signals)
+            agent = None
+            if config.settings.network != "none" and not config.options.offline:
+                agent = ControlClient(sockets / "agent.sock", who="agent")
+                await nursery.start(agent.run)
+            deadline = config.options.deadline or config.settings.mount.deadline
+            fetcher = Fetcher(self._volume, agent, deadline=deadline)
+            await nursery.start(fetcher.run)
+            nursery.start_soon(self._commits)
+            if config.options.cache_size is not None:
+                nursery.start_soon(self._keep_small, config.options.cache_size, agent)
+            async with trio.open_nursery() as doors:
+                if config.mount is not None:
+                    await self._start_mount(doors, fetcher)
+                s3_scope = trio.CancelScope()
+                if config.s3_listen:
+                    await doors.start(self._serve_s3, fetcher, s3_scope)
+                methods = Methods(self._volume, self._mounted, self._s3, self._stop)
+                await nursery.start(partial(serve, sockets / "front.sock", methods.handlers()))
+                ready()
+                log.info("front is ready", volume=str(config.volume), mount=self._mounted()["path"], s3=self._s3_url)
+                await self._stop.wait()
+                s3_scope.cancel()
+                if self._mount is not None:
+                    await self._mount.stop()
+            self.abort()
+            await trio.to_thread.run_sync(self._volume.close)
+            nursery.cancel_scope.cancel()
+
+    def abort(self) -> None:
+        """Free the mount's session, if there is one; the kernel's connection ends. Idempotent."""
+        if self._mount is not None:
+            self._mount.finish()
+
+    async def _start_mount(self, doors: trio.Nursery, fetcher: Fetcher) -> None:
+        assert self._config.mount is not None
+        point = prepare(self._config.mount)
+        self._mount = Mount(self._volume, fetcher, self._config.options, point, self._volume.directory)
+        self._mount.start()
+        # Nothing may touch the mount point before this task serves it.
+        await doors.start(self._serve_mount)
+
+    async def _serve_mount(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        assert self._mount is not None
+        try:
+            await self._mount.serve(task_status=task_status)
+        finally:
+            self._stop.set()
+
+    async def _serve_s3(
+        self,
+        fetcher: Fetcher,
+        scope: trio.CancelScope,
+        *,
+        task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+    ) -> None:
+        """Any task_status value that the door reports as its address is shown; else the configured one."""
+        serve_s3 = _s3_door()
+        region = self._config.settings.s3.region
+        listen = self._config.s3_listen
+        with scope:
+            async with trio.open_nursery() as nursery:
+                keys = self._volume.directory / "keys"
+                start = partial(serve_s3, self._volume, listen, region, keys, fetcher)
+                bound = await nursery.start(start)
+                self._s3_url = f"http://{bound if isinstance(bound, str) else listen}"
+                task_status.started()
+        self._s3_url = None
+
+    async def _signals(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
+            task_status.started()
+            async for number in signals:
+                log.info("stopping", signal=signal.Signals(number).name)
+                self._stop.set()
+
+    async def _commits(self) -> None:
+        """Commit what is pending, five times a second; a full disk is tried again, and said once."""
+        while True:
+            await trio.sleep(COMMIT_INTERVAL)
+            if not self._volume.pending and not self._volume.space.low:
+                continue
+            try:
+                await trio.to_thread.run_sync(self._volume.background)
+                self._commit_failed = False
+            except TonfsError as exc:
+                if not self._commit_failed:
+                    log.error("the index cannot be committed now; it is tried again", reason=exc.message)
+                self._commit_failed = True
+
+    async def _keep_small(self, limit: int, agent: ControlClient | None) -> None:
+        """The option cache_size: evict proven local copies beyond the limit, oldest change first."""
+        while True:
+            await trio.sleep(CACHE_INTERVAL)
+            try:
+                done = await trio.to_thread.run_sync(self._volume.evict_down_to, limit)
+                if done is not None and done.bags and agent is not None:
+                    await agent.call("drop_local", {"bag_ids": [bag.hex() for bag in done.bags]}, timeout=60.0)
+            except TonfsError as exc:
+                log.debug("keeping the cache small did not work this time", reason=exc.message)
+
+
+def _s3_door() -> Any:
+    if importlib.util.find_spec(S3_MODULE) is None:
+        raise Unsupported("This tonfs has no S3 door.", hint="Mount without the option s3=.")
+    return importlib.import_module(S3_MODULE).serve_s3
+
+
+def _prepare_process() -> None:
+    """Enough descriptors, no pauses by the garbage collector, quick hand-over to threads (reference fuse.md, 6)."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard if hard != resource.RLIM_INFINITY else max(soft, 65536), hard))
+    sys.setswitchinterval(0.001)
+    os.umask(0o077)
+    os.chdir("/")
+
+
+def run_front(config: FrontConfig, ready: Callable[[], None] = lambda: None) -> None:
+    """Run a front in this process until it is told to stop. Raises TonfsError when it cannot start."""
+    if config.mount is None and not config.s3_listen:
+        raise UsageError("A front needs a mount point or the address of an S3 door.")
+    _prepare_process()
+    volume = Volume(config.volume)
+    gc.freeze()
+    gc.set_threshold(100_000)
+    front = Front(config, volume)
+    try:
+        trio.run(front.run, ready)
+    except BaseExceptionGroup as group:
+        raise _only(group) from None
+    finally:
+        front.abort()
+        _close(volume)
+
+
+def _close(volume: Volume) -> None:
+    try:
+        volume.close()
+    except TonfsError as exc:
+        log.error("the volume could not be closed in order", reason=exc.message)
+        volume.abandon()
+
+
+def _only(group: BaseException) -> BaseException:
+    while isinstance(group, BaseExceptionGroup):
+        group = group.exceptions[0]
+    return group

@@ -1,0 +1,62 @@
+"""No handler may end the mount: what goes wrong inside becomes an errno, and what nobody expected becomes EIO and a
+log line (reference fuse.md, trap 1)."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Awaitable, Callable
+from functools import wraps
+from typing import Any, TypeVar
+
+import pyfuse3
+
+from ..errors import TonfsError
+from ..log import get_logger
+
+log = get_logger(__name__)
+
+R = TypeVar("R")
+
+
+def handler(function: Callable[..., Awaitable[R]]) -> Callable[..., Awaitable[R]]:
+    """A request handler that raises nothing but FUSEError."""
+    name = function.__name__
+
+    @wraps(function)
+    async def guarded(*args: Any) -> R:
+        try:
+            return await function(*args)
+        except pyfuse3.FUSEError:
+            raise
+        except TonfsError as exc:
+            if exc.errno == errno.EIO:
+                log.warning("request failed", request=name, target=_target(args), reason=exc.message)
+            raise pyfuse3.FUSEError(exc.errno) from None
+        except OSError as exc:
+            raise pyfuse3.FUSEError(exc.errno or errno.EIO) from None
+        except Exception as exc:
+            log.error("unexpected error in a request", request=name, target=_target(args), exc=exc)
+            raise pyfuse3.FUSEError(errno.EIO) from None
+
+    return guarded
+
+
+def silent(function: Callable[..., Awaitable[None]]) -> Callable[..., Awaitable[None]]:
+    """For forget and release, which cannot report errors: they are logged only."""
+    name = function.__name__
+
+    @wraps(function)
+    async def guarded(*args: Any) -> None:
+        try:
+            await function(*args)
+        except Exception as exc:
+            log.error("unexpected error in a request", request=name, target=_target(args), exc=exc)
+
+    return guarded
+
+
+def _target(args: tuple[Any, ...]) -> str:
+    """The inode or handle, and a name if there is one; never file contents."""
+    words = [str(arg) for arg in args[1:3] if isinstance(arg, int)]
+    words += [repr(arg) for arg in args[1:3] if isinstance(arg, bytes) and len(arg) <= 255]
+    return " ".join(words)

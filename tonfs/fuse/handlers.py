@@ -1,0 +1,288 @@
+"""Kernel requests -> Namespace calls. One method a request; the file handle is the inode number.
+
+Reference fuse.md, "Known traps": numbers in comments below are of that list.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Sequence
+from typing import Any, Final
+
+import pyfuse3
+import trio
+
+from ..errors import FsError, TimedOut
+from ..ids import Inode
+from ..volume.api import Attr, Fetch, Namespace, SetAttr
+from .guard import handler, silent
+from .options import MountOptions
+
+CACHE_SECONDS: Final = 3600.0
+"""The kernel may trust names and attributes this long: all changes go through this process, which tells it."""
+FIRST_COOKIE: Final = 2
+"""`.` is 1 and `..` is 2 in a listing; the volume's cookies lie above."""
+LIST_BATCH: Final = 256
+BLOCK_SIZE: Final = 4096
+SLOW_WRITE: Final = 4 << 20
+READ_TRIES: Final = 16
+
+
+class Handlers(pyfuse3.Operations):  # type: ignore[misc]  # pyfuse3 is untyped for us
+    """The file system as pyfuse3 wants it. Never raises anything but FUSEError."""
+
+    supports_dot_lookup = True
+    enable_acl = False
+
+    def __init__(self, namespace: Namespace, fetch: Fetch, options: MountOptions) -> None:
+        super().__init__()
+        self._ns = namespace
+        self._fetch = fetch
+        self._options = options
+        self.enable_writeback_cache = not options.read_only
+        self._clear = 0 if options.umask is None else options.umask
+        missing = pyfuse3.EntryAttributes()
+        missing.st_ino = 0
+        missing.entry_timeout = CACHE_SECONDS
+        self._missing = missing
+
+    # Attributes -------------------------------------------------------------------------------------------------
+
+    def _entry(self, attr: Attr) -> Any:
+        out = pyfuse3.EntryAttributes()
+        out.st_ino = attr.inode
+        out.generation = 0
+        out.entry_timeout = CACHE_SECONDS
+        out.attr_timeout = CACHE_SECONDS
+        out.st_mode = attr.mode & ~self._clear
+        out.st_nlink = attr.nlink
+        out.st_uid = attr.uid if self._options.uid is None else self._options.uid
+        out.st_gid = attr.gid if self._options.gid is None else self._options.gid
+        out.st_rdev = attr.rdev
+        out.st_size = attr.size
+        out.st_blksize = BLOCK_SIZE
+        out.st_blocks = attr.blocks
+        out.st_atime_ns = attr.atime_ns
+        out.st_mtime_ns = attr.mtime_ns
+        out.st_ctime_ns = attr.ctime_ns
+        return out
+
+    def _known(self, attr: Attr) -> Any:
+        """The answer gives the kernel a reference to the inode (trap 3)."""
+        entry = self._entry(attr)
+        self._ns.hold(attr.inode)
+        return entry
+
+    @handler
+    async def lookup(self, parent: int, name: bytes, ctx: Any) -> Any:
+        try:
+            attr = self._ns.lookup(Inode(parent), name)
+        except FsError as exc:
+            if exc.errno == errno.ENOENT:
+                return self._missing
+            raise
+        return self._known(attr)
+
+    @silent
+    async def forget(self, inode_list: Sequence[tuple[int, int]]) -> None:
+        for inode, count in inode_list:
+            self._ns.drop(Inode(inode), count)
+
+    @handler
+    async def getattr(self, inode: int, ctx: Any) -> Any:
+        return self._entry(self._ns.getattr(Inode(inode)))
+
+    @handler
+    async def setattr(self, inode: int, attr: Any, fields: Any, fh: int | None, ctx: Any) -> Any:
+        number = Inode(inode)
+        if fields.update_size:
+            await self._truncate(number, attr.st_size)
+        change = SetAttr(
+            mode=attr.st_mode if fields.update_mode else None,
+            uid=attr.st_uid if fields.update_uid else None,
+            gid=attr.st_gid if fields.update_gid else None,
+            atime_ns=attr.st_atime_ns if fields.update_atime else None,
+            mtime_ns=attr.st_mtime_ns if fields.update_mtime else None,
+            ctime_ns=attr.st_ctime_ns if fields.update_ctime else None,
+        )
+        if change != SetAttr():
+            return self._entry(self._ns.setattr(number, change))
+        return self._entry(self._ns.getattr(number))
+
+    async def _truncate(self, inode: Inode, size: int) -> Attr:
+        attr = self._ns.getattr(inode)
+        if size < attr.size or self._ns.would_wait(inode, size, 1):
+            return await trio.to_thread.run_sync(self._ns.truncate, inode, size)
+        return self._ns.truncate(inode, size)
+
+    # Names ------------------------------------------------------------------------------------------------------
+
+    @handler
+    async def readlink(self, inode: int, ctx: Any) -> bytes:
+        return self._ns.readlink(Inode(inode))
+
+    @handler
+    async def mknod(self, parent: int, name: bytes, mode: int, rdev: int, ctx: Any) -> Any:
+        return self._known(self._ns.create(Inode(parent), name, mode, ctx.uid, ctx.gid, rdev))
+
+    @handler
+    async def mkdir(self, parent: int, name: bytes, mode: int, ctx: Any) -> Any:
+        return self._known(self._ns.mkdir(Inode(parent), name, mode, ctx.uid, ctx.gid))
+
+    @handler
+    async def symlink(self, parent: int, name: bytes, target: bytes, ctx: Any) -> Any:
+        return self._known(self._ns.symlink(Inode(parent), name, target, ctx.uid, ctx.gid))
+
+    @handler
+    async def link(self, inode: int, new_parent: int, new_name: bytes, ctx: Any) -> Any:
+        return self._known(self._ns.link(Inode(inode), Inode(new_parent), new_name))
+
+    @handler
+    async def unlink(self, parent: int, name: bytes, ctx: Any) -> None:
+        self._ns.unlink(Inode(parent), name)
+
+    @handler
+    async def rmdir(self, parent: int, name: bytes, ctx: Any) -> None:
+        self._ns.rmdir(Inode(parent), name)
+
+    @handler
+    async def rename(self, parent: int, name: bytes, new_parent: int, new_name: bytes, flags: int, ctx: Any) -> None:
+        if flags not in (0, pyfuse3.RENAME_NOREPLACE, pyfuse3.RENAME_EXCHANGE):
+            raise pyfuse3.FUSEError(errno.EINVAL)
+        self._ns.rename(
+            Inode(parent),
+            name,
+            Inode(new_parent),
+            new_name,
+            replace=flags != pyfuse3.RENAME_NOREPLACE,
+            exchange=flags == pyfuse3.RENAME_EXCHANGE,
+        )
+
+    # Files ------------------------------------------------------------------------------------------------------
+
+    def _opened(self, inode: Inode) -> Any:
+        self._ns.hold(inode)
+        return pyfuse3.FileInfo(fh=inode, keep_cache=True)
+
+    @handler
+    async def open(self, inode: int, flags: int, ctx: Any) -> Any:
+        number = Inode(inode)
+        self._ns.getattr(number)
+        if flags & os.O_TRUNC:
+            await self._truncate(number, 0)
+        return self._opened(number)
+
+    @handler
+    async def create(self, parent: int, name: bytes, mode: int, flags: int, ctx: Any) -> Any:
+        try:
+            attr = self._ns.create(Inode(parent), name, mode, ctx.uid, ctx.gid)
+        except FsError as exc:
+            if exc.errno != errno.EEXIST or flags & os.O_EXCL:
+                raise
+            attr = self._ns.lookup(Inode(parent), name)  # trap 9: somebody was faster
+            if not attr.is_file:
+                raise
+            if flags & os.O_TRUNC:
+                attr = await self._truncate(attr.inode, 0)
+        return self._opened(attr.inode), self._known(attr)
+
+    @handler
+    async def read(self, fh: int, off: int, size: int) -> bytes:
+        for _ in range(READ_TRIES):
+            result = self._ns.read(Inode(fh), off, size)
+            if not result.missing:
+                return result.data
+            await self._fetch(result.missing)
+        raise TimedOut("Local copies of the range vanish faster than they come.")
+
+    @handler
+    async def write(self, fh: int, off: int, buf: bytes) -> int:
+        inode = Inode(fh)
+        if len(buf) > SLOW_WRITE or self._ns.would_wait(inode, off, len(buf)):
+            return await trio.to_thread.run_sync(self._ns.write, inode, off, buf)
+        return self._ns.write(inode, off, buf)
+
+    @handler
+    async def flush(self, fh: int) -> None:
+        # The kernel writes dirty pages itself when a file is closed; it need not ask us again (reference, section 2).
+        raise pyfuse3.FUSEError(errno.ENOSYS)
+
+    @silent
+    async def release(self, fh: int) -> None:
+        self._ns.drop(Inode(fh))
+
+    @handler
+    async def fsync(self, fh: int, datasync: bool) -> None:
+        inode = Inode(fh)
+        await trio.to_thread.run_sync(lambda: self._ns.sync(inode, data_only=datasync))
+
+    # Directories ------------------------------------------------------------------------------------------------
+
+    @handler
+    async def opendir(self, inode: int, ctx: Any) -> int:
+        self._ns.getattr(Inode(inode))
+        self._ns.hold(Inode(inode))
+        return inode
+
+    @handler
+    async def readdir(self, fh: int, start_id: int, token: Any) -> None:
+        inode = Inode(fh)
+        here = self._ns.getattr(inode)
+        if here.nlink == 0:
+            return
+        if start_id < 1 and not pyfuse3.readdir_reply(token, b".", self._entry(here), 1):
+            return
+        if start_id < FIRST_COOKIE:
+            above = self._ns.lookup(inode, b"..")
+            if not pyfuse3.readdir_reply(token, b"..", self._entry(above), FIRST_COOKIE):
+                return
+        after = max(start_id, FIRST_COOKIE)
+        while entries := self._ns.list_dir(inode, after, LIST_BATCH):
+            for entry in entries:
+                if not pyfuse3.readdir_reply(token, entry.name, self._entry(entry.attr), entry.cookie):
+                    return
+                self._ns.hold(entry.attr.inode)
+            after = entries[-1].cookie
+
+    @silent
+    async def releasedir(self, fh: int) -> None:
+        self._ns.drop(Inode(fh))
+
+    @handler
+    async def fsyncdir(self, fh: int, datasync: bool) -> None:
+        await trio.to_thread.run_sync(self._ns.commit)
+
+    @handler
+    async def statfs(self, ctx: Any) -> Any:
+        got = self._ns.statfs()
+        out = pyfuse3.StatvfsData()
+        out.f_bsize = out.f_frsize = got.block_size
+        out.f_blocks, out.f_bfree, out.f_bavail = got.blocks, got.free, got.available
+        out.f_files, out.f_ffree, out.f_favail = got.files, got.files_free, got.files_free
+        out.f_namemax = got.name_max
+        return out
+
+    # Extended attributes ----------------------------------------------------------------------------------------
+
+    @handler
+    async def setxattr(self, inode: int, name: bytes, value: bytes, ctx: Any) -> None:
+        self._ns.set_xattr(Inode(inode), name, value)
+
+    @handler
+    async def getxattr(self, inode: int, name: bytes, ctx: Any) -> bytes:
+        return self._ns.get_xattr(Inode(inode), name)
+
+    @handler
+    async def listxattr(self, inode: int, ctx: Any) -> list[bytes]:
+        names = self._ns.list_xattrs(Inode(inode))
+        return names if ctx.uid == 0 else [name for name in names if not name.startswith(b"trusted.")]
+
+    @handler
+    async def removexattr(self, inode: int, name: bytes, ctx: Any) -> None:
+        self._ns.remove_xattr(Inode(inode), name)
+
+    @handler
+    async def access(self, inode: int, mode: int, ctx: Any) -> bool:
+        self._ns.getattr(Inode(inode))
+        return True  # the kernel checks (default_permissions), this is never asked

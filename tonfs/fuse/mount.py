@@ -1,0 +1,159 @@
+"""One mount in this process: start, serve, tell the kernel of changes, stop in order."""
+
+from __future__ import annotations
+
+import os
+import queue
+import threading
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+import pyfuse3
+import trio
+
+from ..errors import Busy, Refused, TonfsError
+from ..log import get_logger
+from ..volume.api import Change, Fetch, Namespace
+from . import mountpoint
+from .handlers import Handlers
+from .options import MountOptions
+
+log = get_logger(__name__)
+
+SYNC_TIMEOUT: Final = 60.0
+UNMOUNT_TIMEOUT: Final = 60.0
+
+
+class Invalidator:
+    """Tells the kernel, from a thread, what it must forget; such calls may wait for requests that we serve."""
+
+    def __init__(self) -> None:
+        self._queue: queue.SimpleQueue[Change | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._work, name="invalidate", daemon=True)
+        self._stopping = False
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def tell(self, change: Change) -> None:
+        self._queue.put(change)
+
+    def stop(self) -> bool:
+        """Only after the unmount: nothing can block the thread then. False when it is blocked all the same."""
+        self._stopping = True
+        self._queue.put(None)
+        if self._thread.ident is not None:
+            self._thread.join(timeout=10.0)
+        return not self._thread.is_alive()
+
+    def _work(self) -> None:
+        while (change := self._queue.get()) is not None and not self._stopping:
+            for parent, name in change.entries:
+                self._forget(partial(pyfuse3.invalidate_entry, parent, name))
+            for inode in change.inodes:
+                self._forget(partial(pyfuse3.invalidate_inode, inode))
+
+    @staticmethod
+    def _forget(call: partial[None]) -> None:
+        try:
+            call()
+        except OSError as exc:
+            # ENOENT: the kernel did not know it; EBADF, ENOTCONN, ENODEV: the mount is going away.
+            log.debug("the kernel had nothing to forget", reason=str(exc))
+
+
+class Mount:
+    """pyfuse3 has one session a process, so there is at most one of these.
+
+    `start` before the event loop serves anything else, then `serve` in a task; `stop` unmounts while `serve` goes on
+    answering (dirty pages are written then), which makes `serve` return. `finish` when it has returned.
+    """
+
+    def __init__(self, namespace: Namespace, fetch: Fetch, options: MountOptions, point: str, volume: Path) -> None:
+        self.point = point
+        self.alive = False
+        self._started = False
+        self._options = options
+        self._source = mountpoint.source_of(volume)
+        self._handlers = Handlers(namespace, fetch, options)
+        self._invalidator = Invalidator()
+        self._ended = trio.Event()
+        namespace.on_change(self._changed)
+
+    def _changed(self, change: Change) -> None:
+        if self.alive:
+            self._invalidator.tell(change)
+
+    def _kernel_options(self) -> set[str]:
+        options = {"default_permissions", "subtype=tonfs", *self._options.kernel}
+        options.add("fsname=" + self._source)
+        if self._options.allow_other or os.geteuid() == 0:
+            options.add("allow_other")
+        return options
+
+    def start(self) -> None:
+        """Mount. From now on, and until `serve` runs, nothing may touch the mount point. Raises Refused."""
+        mountpoint.check_fuse()
+        try:
+            pyfuse3.init(self._handlers, self.point, self._kernel_options())
+        except (RuntimeError, UnicodeEncodeError) as exc:
+            raise Refused(
+                f"The kernel refused the mount at {self.point} ({exc}).",
+                hint="The lines above tell more; 'allow_other' as a user needs user_allow_other in /etc/fuse.conf.",
+            ) from None
+        self._started = True
+
+    async def serve(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Answer requests until the file system is unmounted, by `stop` or by anybody else."""
+        self._invalidator.start()
+        self.alive = True
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._tune)
+                task_status.started()
+                await pyfuse3.main()
+                nursery.cancel_scope.cancel()
+        finally:
+            self.alive = False
+            self._ended.set()
+
+    async def _tune(self) -> None:
+        await trio.to_thread.run_sync(mountpoint.tune, self.point)
+
+    async def stop(self) -> None:
+        """Unmount in order: what the kernel still holds is written first. Detached when somebody keeps it busy."""
+        if self._ended.is_set():
+            return
+        try:
+            await trio.to_thread.run_sync(partial(mountpoint.unmount, self.point, timeout=UNMOUNT_TIMEOUT))
+        except Busy:
+            log.info("the mount point is in use; it is detached", point=self.point)
+            await self._detach()
+        except TonfsError as exc:
+            log.error("unmounting failed", point=self.point, reason=exc.message)
+            await self._detach()
+        with trio.move_on_after(10.0):
+            await self._ended.wait()
+        if not self._ended.is_set():
+            pyfuse3.terminate()
+            await self._ended.wait()
+
+    async def _detach(self) -> None:
+        with trio.move_on_after(SYNC_TIMEOUT):
+            await trio.run_process(["sync", "-f", "--", self.point], check=False, capture_stderr=True)
+        try:
+            await trio.to_thread.run_sync(partial(mountpoint.unmount, self.point, lazy=True))
+        except TonfsError as exc:
+            log.error("detaching failed", point=self.point, reason=exc.message)
+        if not self._ended.is_set():
+            pyfuse3.terminate()
+
+    def finish(self) -> None:
+        """Free the session; the mount point is no mount any more. Idempotent."""
+        if not self._started:
+            return
+        self._started = False
+        if self._invalidator.stop():
+            there = mountpoint.find_mount(self.point)
+            pyfuse3.close(unmount=there is not None and there.source == self._source)

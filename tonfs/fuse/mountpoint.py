@@ -1,0 +1,163 @@
+"""Mount points: what is mounted where, cleaning up dead ones, unmounting.
+
+Nothing here may touch a mount of this very process (reference fuse.md, trap (a)): the table is read from
+/proc/self/mountinfo, unmounting is done by a program of its own.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+from urllib.parse import quote, unquote_to_bytes
+
+from ..errors import Busy, NotFound, Refused, TimedOut, TonfsError, UsageError
+
+FS_TYPE: Final = "fuse.tonfs"
+
+
+@dataclass(frozen=True)
+class Mounted:
+    """A line of mountinfo."""
+
+    point: str
+    source: str
+    type: str
+    device: str
+    """major:minor."""
+
+
+def source_of(volume: Path) -> str:
+    """What /proc/mounts shows as the device of a mounted volume: ASCII, no commas, no spaces."""
+    return "ton://" + quote(os.fsencode(volume), safe="/")
+
+
+def volume_of(source: str) -> Path | None:
+    """The volume's directory behind a mount's source."""
+    if not source.startswith("ton://"):
+        return None
+    return Path(os.fsdecode(unquote_to_bytes(source[len("ton://") :])))
+
+
+def _unescape(word: str) -> str:
+    raw = re.sub(rb"\\([0-7]{3})", lambda m: bytes([int(m[1], 8)]), os.fsencode(word))
+    return os.fsdecode(raw)
+
+
+def mounts() -> list[Mounted]:
+    """All mounts of this mount name space, the topmost last."""
+    out = []
+    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as stream:
+        for line in stream:
+            left, _, right = line.rstrip("\n").partition(" - ")
+            fields, tail = left.split(" "), right.split(" ")
+            out.append(Mounted(_unescape(fields[4]), _unescape(tail[1]), tail[0], fields[2]))
+    return out
+
+
+def find_mount(point: str) -> Mounted | None:
+    """What is mounted at exactly this path (absolute, without symlinks); the topmost one."""
+    found = [mount for mount in mounts() if mount.point == point]
+    return found[-1] if found else None
+
+
+def real_path(directory: Path) -> str:
+    """Absolute path of a mount point without asking the file system mounted there: only its parents are resolved."""
+    absolute = os.path.abspath(directory)
+    parent, name = os.path.split(absolute)
+    return os.path.join(os.path.realpath(parent), name) if name else absolute
+
+
+def is_dead(point: str) -> bool:
+    """Something is mounted there and its process is gone."""
+    try:
+        os.stat(point)
+    except OSError as exc:
+        return exc.errno == errno.ENOTCONN
+    return False
+
+
+def _unmount_command(point: str, *, lazy: bool) -> list[str]:
+    if os.geteuid() == 0:
+        return ["umount", "-l" if lazy else "-i", "--", point]
+    program = shutil.which("fusermount3") or "fusermount3"
+    return [program, "-uz" if lazy else "-u", "--", point]
+
+
+def unmount(point: str, *, lazy: bool = False, timeout: float = 60.0) -> None:
+    """Run umount or fusermount3. Raises Busy, Refused, TimedOut; no error when nothing is mounted there. Blocks."""
+    if find_mount(point) is None:
+        return
+    try:
+        done = subprocess.run(
+            _unmount_command(point, lazy=lazy), capture_output=True, text=True, timeout=timeout, check=False
+        )
+    except subprocess.TimeoutExpired:
+        raise TimedOut(f"Unmounting {point} took longer than {timeout:g} s.") from None
+    except FileNotFoundError as exc:
+        raise UsageError(f"{exc.filename} is not installed.", hint="Install the package fuse3.") from None
+    if done.returncode != 0 and find_mount(point) is not None:
+        text = done.stderr.strip() or f"exit status {done.returncode}"
+        if "busy" in text:
+            raise Busy(f"{point} is in use.", hint=f"Close what uses it ('fuser -vm {point}' shows it).")
+        raise Refused(f"{point} cannot be unmounted: {text}.")
+
+
+def prepare(directory: Path) -> str:
+    """Check a mount point, cleaning up a dead mount of ours first. Returns its real path. Raises TonfsError."""
+    point = real_path(directory)
+    there = find_mount(point)
+    if there is not None and there.type.startswith("fuse") and is_dead(point):
+        unmount(point, lazy=True)
+        there = find_mount(point)
+    if there is not None and there.type == FS_TYPE:
+        raise Busy(f"The volume {there.source} is mounted at {point}.", hint=f"Unmount it: tonfs umount {point}")
+    try:
+        if os.path.islink(point):
+            point = os.path.realpath(point)
+        if not os.path.isdir(point):
+            if os.path.lexists(point):
+                raise UsageError(f"{point} is not a directory.")
+            os.makedirs(point)
+        if os.geteuid() != 0 and not os.access(point, os.W_OK):
+            raise Refused(f"{point} is not yours to mount on.", hint="Choose a directory you may write to.")
+    except OSError as exc:
+        raise _cannot(point, exc) from None
+    return point
+
+
+def _cannot(point: str, exc: OSError) -> TonfsError:
+    if exc.errno == errno.ENOENT:
+        return NotFound(f"{point} does not exist.")
+    return Refused(f"{point} cannot be used as a mount point: {exc.strerror}.")
+
+
+def check_fuse() -> None:
+    """Raises Refused, with what to do, when this machine cannot mount at all."""
+    if not os.path.exists("/dev/fuse"):
+        raise Refused("There is no /dev/fuse.", hint="Load the kernel module fuse, or allow it in the container.")
+    if os.geteuid() != 0 and shutil.which("fusermount3") is None:
+        raise Refused("fusermount3 is not installed.", hint="Install the package fuse3.")
+
+
+def tune(point: str, *, read_ahead_kib: int = 1024, background: int = 64) -> None:
+    """As root: larger read-ahead, more requests in flight. Quietly nothing where that is not allowed."""
+    there = find_mount(point)
+    if there is None:
+        return
+    minor = there.device.split(":")[1]
+    for path, value in (
+        (f"/sys/class/bdi/{there.device}/read_ahead_kb", read_ahead_kib),
+        (f"/sys/fs/fuse/connections/{minor}/max_background", background),
+        (f"/sys/fs/fuse/connections/{minor}/congestion_threshold", background * 3 // 4),
+    ):
+        try:
+            with open(path, "w", encoding="ascii") as stream:
+                stream.write(str(value))
+        except OSError:
+            continue

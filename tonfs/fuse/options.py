@@ -1,0 +1,174 @@
+"""Mount options: ours, those that go on to the kernel, those that mount(8) keeps for itself.
+
+Reference cli.md section 2 (last line) and fuse.md section 5. An unknown option is refused with the nearest match.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from dataclasses import dataclass
+from typing import Final
+
+from ..errors import UsageError
+
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+KERNEL_FLAGS: Final = _words(
+    "ro rw suid nosuid dev nodev exec noexec async sync dirsync atime noatime diratime nodiratime "
+    "relatime norelatime strictatime nostrictatime"
+)
+"""Understood by libfuse or mount(2)."""
+
+IGNORED: Final = _words(
+    "defaults auto noauto nofail _netdev user nouser users owner group quiet lazytime nolazytime mand nomand "
+    "iversion noiversion silent loud default_permissions"
+)
+"""Meant for mount(8), systemd or fstab, or always on."""
+
+_LIBFUSE_TAKES: Final = _words(
+    "ro rw suid nosuid dev nodev exec noexec async sync dirsync noatime nodiratime norelatime nostrictatime"
+)
+OURS: Final = ("volume", "uid", "gid", "umask", "allow_other", "cache_size", "deadline", "offline", "s3", "max_read")
+
+
+@dataclass(frozen=True)
+class MountOptions:
+    """Parsed `-o`. None means: not given."""
+
+    volume: str | None = None
+    read_only: bool = False
+    uid: int | None = None
+    """Show every file as owned by this user."""
+    gid: int | None = None
+    umask: int | None = None
+    """Permission bits that no file shows."""
+    allow_other: bool = False
+    cache_size: int | None = None
+    """Bytes of local copies to keep; proven ones beyond it are evicted, oldest change first."""
+    deadline: float | None = None
+    """Seconds a read may wait for the network."""
+    offline: bool = False
+    """Never ask the agent: reading what is not here fails at once."""
+    s3: str | None = None
+    """HOST:PORT of the S3 door; "" for none."""
+    kernel: tuple[str, ...] = ()
+    """Options that go to libfuse as they are."""
+
+
+def _size(text: str) -> int:
+    match = re.fullmatch(r"(\d{1,15})([kKmMgGtT]?)(iB|B)?", text)
+    if match is None:
+        raise ValueError(text)
+    base = 1000 if match[3] == "B" and match[2] else 1024
+    factor: int = base ** " kmgt".index(match[2].lower() or " ")
+    return int(match[1]) * factor
+
+
+def _duration(text: str) -> float:
+    match = re.fullmatch(r"(\d{1,9}(?:\.\d{1,3})?)(s|m|h)?", text)
+    if match is None or float(match[1]) <= 0:
+        raise ValueError(text)
+    return float(match[1]) * {"s": 1, "m": 60, "h": 3600}[match[2] or "s"]
+
+
+def _split(text: str) -> list[str]:
+    r"""Options between commas; `\,` is a comma inside a value."""
+    return [part.replace("\\,", ",").strip() for part in re.split(r"(?<!\\),", text)]
+
+
+def parse_options(texts: tuple[str, ...]) -> MountOptions:
+    """Every `-o` argument, in order; later ones win. Raises UsageError."""
+    given: dict[str, str | None] = {}
+    for text in texts:
+        for word in _split(text):
+            if not word:
+                continue
+            name, equals, value = word.partition("=")
+            if name.startswith(("x-", "X-")) or name in IGNORED or name == "comment":
+                continue
+            if name in KERNEL_FLAGS:
+                _needs(name, value if equals else None, wanted=False)
+                given[name] = None
+            elif name in OURS:
+                given[name] = value if equals else None
+            else:
+                raise _unknown(name)
+    return _build(given)
+
+
+def _unknown(name: str) -> UsageError:
+    if name == "remount":
+        return UsageError("A tonfs mount cannot be remounted.", hint="Unmount it, then mount it with other options.")
+    known = [*OURS, *sorted(KERNEL_FLAGS), *sorted(IGNORED)]
+    near = difflib.get_close_matches(name, known, n=1)
+    hint = f"Did you mean {near[0]!r}?" if near else f"tonfs knows {', '.join(OURS)} and the options of mount(8)."
+    return UsageError(f"Unknown mount option {name!r}.", hint=hint)
+
+
+def _needs(name: str, value: str | None, *, wanted: bool) -> str:
+    if wanted and not value and name != "s3":
+        raise UsageError(f"The mount option {name} needs a value: {name}=…")
+    if not wanted and value is not None:
+        raise UsageError(f"The mount option {name} takes no value.")
+    return value or ""
+
+
+def _build(given: dict[str, str | None]) -> MountOptions:
+    kernel = [name for name in given if name in _LIBFUSE_TAKES and name not in ("ro", "rw")]
+    read_only = "ro" in given and ("rw" not in given or list(given).index("ro") > list(given).index("rw"))
+    if read_only:
+        kernel.append("ro")
+    for name in ("allow_other", "offline"):
+        if name in given:
+            _needs(name, given[name], wanted=False)
+
+    def value(name: str) -> str | None:
+        return _needs(name, given[name], wanted=True) if name in given else None
+
+    try:
+        field = "uid"
+        uid = _number(value(field), 10)
+        field = "gid"
+        gid = _number(value(field), 10)
+        field = "umask"
+        umask = _number(value(field), 8)
+        field = "cache_size"
+        size = value(field)
+        cache_size = None if size is None else _size(size)
+        field = "deadline"
+        wait = value(field)
+        deadline = None if wait is None else _duration(wait)
+        field = "max_read"
+        max_read = _number(value(field), 10)
+    except ValueError:
+        raise UsageError(f"The mount option {field}={given[field]} has a wrong value.") from None
+    if max_read is not None:
+        kernel.append(f"max_read={max_read}")
+    if umask is not None and umask > 0o777:
+        raise UsageError(f"The mount option umask={given['umask']} has a wrong value.")
+    return MountOptions(
+        volume=value("volume"),
+        read_only=read_only,
+        uid=uid,
+        gid=gid,
+        umask=umask,
+        allow_other="allow_other" in given,
+        cache_size=cache_size,
+        deadline=deadline,
+        offline="offline" in given,
+        s3=value("s3"),
+        kernel=tuple(kernel),
+    )
+
+
+def _number(text: str | None, base: int) -> int | None:
+    if text is None:
+        return None
+    number = int(text, base)
+    if not 0 <= number < 1 << 32 or not re.fullmatch(r"[0-9]+", text):
+        raise ValueError(text)
+    return number
