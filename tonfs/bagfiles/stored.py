@@ -367,7 +367,8 @@ class StoredBag:
         if self._state["layout"] == "done":
             return
         if self._state["layout"] == "none":
-            for entry in header.files:
+            ours = self.data_root.is_relative_to(self.directory)
+            for entry in header.files if not ours else ():
                 if exists_below(self.data_root, header.dir_name + entry.name):
                     raise Refused(
                         f"{self.data_root / os.fsdecode(header.dir_name + entry.name)} already exists.",
