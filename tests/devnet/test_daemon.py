@@ -165,7 +165,7 @@ def test_a_restart_keeps_state_keys_and_ports(own: Devnet) -> None:
     own.json("time", "--advance", "1d")
     before, config = own.json("status"), own.config
     own.down()
-    until(lambda: not alive(before["pid"]))
+    assert not alive(before["pid"])
     host, port = before["lite_server"].split(":")
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection((host, int(port)), timeout=5)

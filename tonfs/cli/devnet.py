@@ -7,13 +7,13 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
 import click
 import trio
 from rich.console import Console
-from rich.table import Table
 
 from ..chain.address import friendly
 from ..config import state_home
@@ -173,22 +173,22 @@ def _line(status: dict[str, Any]) -> str:
 @_state_option
 def down(state: Path | None) -> None:
     directory = _directory(state)
+    pid = directory.pid()
     if not directory.held():
         raise NotRunning(f"No devnet runs in {directory.path}.")
     try:
         _call(directory, "shutdown")
     except TonfsError:
-        pid = directory.pid()  # it starts, stops or hangs: a signal says the same
-        if pid is not None and directory.held():
+        if pid is not None and directory.held():  # it starts, stops or hangs: a signal says the same
             os.kill(pid, signal.SIGTERM)
     end = time.monotonic() + STOP_TIMEOUT
-    while directory.held():
+    while directory.running(pid):
         if time.monotonic() > end:
             raise TimedOut(
-                f"The devnet did not stop within {STOP_TIMEOUT:g} s (process {directory.pid()}).",
+                f"The devnet did not stop within {STOP_TIMEOUT:g} s (process {pid}).",
                 hint=f"Its log is {directory.log}.",
             )
-        time.sleep(0.1)
+        time.sleep(0.05)
     click.echo("The devnet is stopped.", err=True)
 
 
@@ -200,27 +200,29 @@ def status(state: Path | None, as_json: bool) -> None:
     if as_json:
         emit("devnet-status", value)
         return
+    for line in _lines(value):
+        click.echo(line)
+
+
+def _lines(value: dict[str, Any]) -> Iterator[str]:
     coins = value["coins"]
-    console = Console()
-    console.print(f"state          {value['state']} (process {value['pid']})", highlight=False, soft_wrap=True)
-    console.print(f"global config  {value['global_config']}", highlight=False, soft_wrap=True)
-    console.print(f"lite server    {value['lite_server']} ({value['clients']} clients)", highlight=False)
-    console.print(f"DHT            {value['dht']}", highlight=False)
-    console.print(f"block          {value['seqno']} every {value['block_interval']:g} s", highlight=False)
-    console.print(f"time           {value['time']}", highlight=False)
     sums = "add up" if coins["ok"] else "DO NOT ADD UP"
-    console.print(
+    yield f"state          {value['state']} (process {value['pid']})"
+    yield f"global config  {value['global_config']}"
+    yield f"lite server    {value['lite_server']} ({value['clients']} clients)"
+    yield f"DHT            {value['dht']}"
+    yield f"block          {value['seqno']}, one every {value['block_interval']:g} s"
+    yield f"time           {value['time']}"
+    yield (
         f"coins          {format_ton(coins['issued'])} issued, {format_ton(coins['held'])} held, "
-        f"{format_ton(coins['fees'])} fees; they {sums}",
-        highlight=False,
-        soft_wrap=True,
+        f"{format_ton(coins['fees'])} fees, {format_ton(coins['in_flight'])} on the way; they {sums}"
     )
-    table = Table("no", "provider key", "wallet", "port", "pid", "price per MB-day", "state", "fault", box=None)
+    row = "{:>2}  {:16}  {:48}  {:>5}  {:>7}  {:>12}  {:8}  {}".format
+    yield ""
+    yield row("no", "provider key", "wallet", "port", "process", "TON/MB-day", "state", "fault")
     for p in value["providers"]:
-        pid = str(p["pid"]) if p["pid"] else "-"
-        row = (str(p["number"]), p["key"][:16], p["address"], str(p["port"]), pid, format_ton(p["rate"]), p["phase"])
-        table.add_row(*row, p["fault"])
-    console.print(table, highlight=False, soft_wrap=True)
+        price = format_ton(p["rate"])
+        yield row(p["number"], p["key"][:16], p["address"], p["port"], p["pid"] or "-", price, p["phase"], p["fault"])
 
 
 @command.command("faucet", help="Give new coins to an address (any usual form).")

@@ -109,6 +109,17 @@ class StateDir:
         except (OSError, ValueError):
             return None
 
+    def running(self, pid: int | None) -> bool:
+        """Is it held, or is the process that held it still on its way out? A zombie has gone."""
+        if self.held():
+            return True
+        try:
+            stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+            line = Path(f"/proc/{pid}/cmdline").read_bytes()
+        except OSError:
+            return False
+        return b"devnet" in line and stat.rpartition(")")[2].split()[0] != "Z"
+
     def load(self) -> DevnetState | None:
         """None when this is a new directory. Raises Damaged."""
         try:

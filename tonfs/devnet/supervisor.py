@@ -230,10 +230,10 @@ class Supervisor:
         return status
 
     async def _greet(self, provider: Provider) -> None:
-        """Wait until it answers, tell it its fault again."""
+        """Wait until it answers; if it does not know its fault (any more), tell it."""
         try:
-            await provider.child.ready(provider.socket, timeout=START_TIMEOUT, method="status")
-            if provider.fault not in (NO_FAULT, VANISH):
+            answer = await provider.child.ready(provider.socket, timeout=START_TIMEOUT, method="status")
+            if answer.get("fault", NO_FAULT) != provider.fault != VANISH:
                 await ask(provider.socket, "fault", {"kind": provider.fault}, who=provider.name)
             provider.phase = "running"
             provider.up.set()
