@@ -346,7 +346,9 @@ class DevnetChain(Protocol):
         self, block: BlockId, account: AccountId, method_id: int, params: bytes
     ) -> RunMethodAnswer: ...
 
-    def transactions_answer(self, account: AccountId, lt: int, hash_: bytes, count: int) -> TransactionsAnswer: ...
+    def transactions_answer(self, account: AccountId, lt: int, hash_: bytes, count: int) -> TransactionsAnswer:
+        """From this transaction backwards. Empty for lt 0. Raises BadData when there is no such transaction."""
+        ...
 
     def one_transaction_answer(self, block: BlockId, account: AccountId, lt: int) -> TransactionAnswer: ...
 
@@ -357,7 +359,7 @@ class DevnetChain(Protocol):
     def lookup_answer(
         self, workchain: int, shard: int, *, seqno: int | None = None, lt: int | None = None, utime: int | None = None
     ) -> HeaderAnswer:
-        """Exactly one of the three; lt: the block whose range holds it; utime: the last block not younger."""
+        """Exactly one of the three. For lt and utime: the first block that ends at or after it, as real nodes do."""
         ...
 
     def all_shards_answer(self, block: BlockId) -> AllShardsAnswer: ...
@@ -365,7 +367,7 @@ class DevnetChain(Protocol):
     def shard_info_answer(self, block: BlockId, workchain: int, shard: int, exact: bool) -> ShardInfoAnswer: ...
 
     def config_answer(self, block: BlockId, params: Sequence[int] | None = None) -> ConfigAnswer:
-        """`params=None`: all (getConfigAll)."""
+        """`params=None`: all (getConfigAll). Parameters that were not asked may be there too."""
         ...
 
     def block_transactions_answer(

@@ -25,8 +25,11 @@ from pytoniq_core.tlb.utils import deserialize_shard_hashes
 
 from tests.fakes.devnet_chain import Wallet, funded_wallet, internal, new_ledger
 from tonfs.clock import ManualClock
+from tonfs.devnet.accounts_dict import read_label
+from tonfs.devnet.cells import Cell as OwnCell
 from tonfs.devnet.chain_api import WHOLE_SHARD, AccountId, BlockId
 from tonfs.devnet.ledger import Ledger
+from tonfs.devnet.tlb import read_account
 from tonfs.errors import BadData, BlockUnknown
 from tonfs.ids import NANO, Address, NanoTon
 
@@ -98,6 +101,34 @@ def test_siblings_config_and_the_account_itself_are_cut(ledger: Ledger, wallet: 
     shard = ShardStateUnsplit.deserialize(Cell.from_boc(answer.proof)[1][0].begin_parse())
     account = shard.accounts[0][int.from_bytes(AccountId.parse(wallet.address).hash, "big")]
     assert account.cell[0].type_ == CellTypes.pruned_branch
+
+
+def test_balances_in_the_dictionary_are_the_accounts_and_add_up_at_every_fork(ledger: Ledger, wallet: Wallet) -> None:
+    """Go clients refuse an account whose balance differs from the one beside it in the dictionary."""
+    seen: dict[bytes, int] = {}
+
+    def walk(cell: OwnCell, key: str, room: int) -> int:
+        content = cell.parse()
+        value, length = read_label(content, room)
+        key += f"{value:0{length}b}" if length else ""
+        assert content.uint(5) == 0
+        extra = content.currencies()
+        if length == room:
+            account = read_account(content.ref())
+            assert account.balance == extra
+            seen[int(key, 2).to_bytes(32, "big")] = extra
+            return extra
+        zero, one = cell.refs
+        room -= length + 1
+        assert walk(zero, key + "0", room) + walk(one, key + "1", room) == extra
+        return extra
+
+    state = ledger._pairs[ledger.last.seqno].states[0]
+    root = state.cell.refs[1].parse()
+    assert root.flag()
+    assert root.uint(5) == 0
+    assert root.currencies() == walk(state.cell.refs[1].refs[0], "", 256) == ledger.coins().held
+    assert {f"0:{key.hex()}" for key in seen} == set(ledger.accounts())
 
 
 def test_an_older_block_shows_the_account_as_it_was(ledger: Ledger, wallet: Wallet) -> None:

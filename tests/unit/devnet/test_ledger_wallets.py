@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from pytoniq_core import begin_cell
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from pytoniq_core import Cell, begin_cell
 from ton_core import ContractVersion
 
 from tests.fakes.devnet_chain import Wallet, funded_wallet, internal, new_ledger
@@ -227,3 +230,23 @@ def test_get_methods_see_the_account_of_the_asked_block(ledger: Ledger) -> None:
     assert now_stack != then_stack
     assert ledger.run_get_method(BOB, "seqno") == (-256, b"")
     assert ledger.run_get_method(wallet.address, "no_such_method")[0] == 11
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(changes=st.lists(st.tuples(st.integers(0, 1000), st.integers(0, 255)), min_size=1, max_size=4))
+def test_a_tampered_external_is_refused_or_bad_or_the_same_order(
+    ledger: Ledger, changes: list[tuple[int, int]]
+) -> None:
+    wallet = Wallet(ledger, seqno=1)
+    if ledger.account(wallet.address).status == "none":
+        wallet = funded_wallet(ledger)
+        wallet.send(internal(BOB, NANO))
+    wallet.seqno = Cell.one_from_boc(ledger.account(wallet.address).data).begin_parse().load_uint(32)
+    bad = bytearray(wallet.external([internal(BOB, NANO)]))
+    for position, value in changes:
+        bad[position % len(bad)] = value
+    # The signature covers the order, not the envelope: a change outside it may pass, and then pays what was signed.
+    with suppress(ExternalRefused, BadData):
+        ledger.inject_external(bytes(bad))
+        ledger.tick()
+        assert ledger.transactions(wallet.address, 1)[0].out_values in ((NANO,), ())

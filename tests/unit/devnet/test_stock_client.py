@@ -74,6 +74,23 @@ async def play(ledger: Ledger, level: int, scene: Callable[[LiteClient], Awaitab
             await trio.to_thread.run_sync(run, port)
 
 
+async def until(condition: Callable[[], Awaitable[object]]) -> None:
+    """Client code polls; so do its tests."""
+    async with asyncio.timeout(20):
+        while True:
+            if await condition():
+                return
+            await asyncio.sleep(0.02)
+
+
+async def is_active(client: LiteClient, address: str) -> bool:
+    return bool((await client.get_account_state(address)).is_active())
+
+
+async def later_block(client: LiteClient, seqno: int) -> bool:
+    return bool(client.last_mc_block.seqno >= seqno)
+
+
 @pytest.fixture
 def ledger(tmp_path: Path) -> Any:
     chain = new_ledger(tmp_path, SystemClock())  # type: ignore[arg-type]
@@ -131,8 +148,7 @@ async def test_everything_a_client_can_read(ledger: Ledger, level: int) -> None:
         await client.get_version()
         await client.get_masterchain_info_ext()
         before = client.last_mc_block.seqno
-        while client.last_mc_block.seqno < before + 2:
-            await asyncio.sleep(0.01)
+        await until(lambda: later_block(client, before + 2))
 
     await play(ledger, level, scene)
 
@@ -153,32 +169,29 @@ async def test_a_get_method_recomputed_by_the_client_agrees(
 
 
 async def test_a_stock_wallet_deploys_itself_and_pays(ledger: Ledger) -> None:
+    token = trio.lowlevel.current_trio_token()
+
     async def scene(client: LiteClient) -> None:
         words, wallet = await WalletV4R2.create(client, wc=0)
         address = Address(wallet.address.to_str(is_user_friendly=False))
-        await trio_call(lambda: ledger.faucet(address, NanoTon(10 * NANO)))
-        await until(lambda: ledger.account(address).balance > 0)
-        await wallet.update()
+        await asyncio.to_thread(trio.from_thread.run_sync, ledger.faucet, address, NanoTon(10 * NANO), trio_token=token)
+
+        async def balance(of: str) -> int:
+            amount: int = (await client.get_account_state(of)).balance
+            return amount
+
+        await until(lambda: balance(address))
         await wallet.send_init_external()
-        await until(lambda: ledger.account(address).status == "active")
+        await until(lambda: is_active(client, address))
         again = await WalletV4R2.from_mnemonic(client, words)
         assert again.address == wallet.address
         message = WalletMessage(3, wallet.create_internal_msg(dest=TlbAddress(BOB), value=NANO, bounce=False))
         await again.raw_transfer([message])
-        await until(lambda: ledger.account(BOB).balance == NANO)
+        await until(lambda: balance(BOB))
+        assert await balance(BOB) == NANO
         with pytest.raises(LiteServerError) as caught:
             await client.raw_send_message(b"junk")
         assert caught.value.code == -400
-
-    token = trio.lowlevel.current_trio_token()
-
-    async def trio_call(call: Callable[[], Any]) -> Any:
-        return await asyncio.to_thread(trio.from_thread.run_sync, call, trio_token=token)
-
-    async def until(condition: Callable[[], bool]) -> None:
-        async with asyncio.timeout(20):
-            while not await trio_call(condition):
-                await asyncio.sleep(0.02)
 
     await play(ledger, 1, scene)
 
@@ -195,8 +208,11 @@ async def test_a_balancer_sends_everything_several_times_and_it_counts_once(ledg
             await balancer.start_up()
             try:
                 await balancer.raw_send_message(boc)
-                while (await balancer.get_account_state(BOB)).balance == 0:
-                    await asyncio.sleep(0.05)
+
+                async def paid() -> bool:
+                    return bool((await balancer.get_account_state(BOB)).balance)
+
+                await until(paid)
             finally:
                 await balancer.close_all()
 
