@@ -66,10 +66,16 @@ class Pair:
         self.hub = hub
         self.local = local
         self.timer_at = NEVER
-        self.peer = AdnlPeer(
-            local.key, public_key, self, hub.clock, hub.address_list, date=int(hub.clock.now()), now=now
+        date = hub.next_date()
+        self.peer = AdnlPeer(local.key, public_key, self, hub.clock, hub.address_list, date=date, now=now)
+        self.rldp = RldpLink(
+            self.peer.send_custom,
+            lambda: self.peer.ready,
+            self._on_rldp_query,
+            hub.clock,
+            hub.inbound_budget,
+            hub.answer_budget,
         )
-        self.rldp = RldpLink(self.peer.send_custom, lambda: self.peer.ready, self._on_rldp_query, hub.clock, hub.budget)
 
     @property
     def busy(self) -> bool:
@@ -88,13 +94,13 @@ class Pair:
         def answer(reply: bytes | None, when: float) -> None:
             peer.answer(query_id, reply, when)
 
-        self.hub.incoming.append(Incoming(self, data, False, answer))
+        self.hub.incoming.append(Incoming(self, data, False, answer, lambda: peer.refuse(query_id)))
 
     def _on_rldp_query(self, query: RldpQuery, now: float) -> None:
         def answer(reply: bytes | None, when: float) -> None:
             self.rldp.answer(query, reply, when)
 
-        self.hub.incoming.append(Incoming(self, query.data, True, answer))
+        self.hub.incoming.append(Incoming(self, query.data, True, answer, lambda: answer(None, now)))
 
     def on_custom(self, peer: AdnlPeer, data: bytes, now: float) -> None:
         self.rldp.on_custom(data, now)
@@ -111,12 +117,13 @@ class Pair:
 
 @dataclass(slots=True)
 class Incoming:
-    """A query for a handler. `answer(reply, now)` must be called once; None means silence."""
+    """A query for a handler. Either `answer(reply, now)`, where None means silence, or `refuse()` is called once."""
 
     pair: Pair
     data: bytes
     by_rldp: bool
     answer: Callable[[bytes | None, float], None]
+    refuse: Callable[[], None]
 
 
 class Remote:
@@ -149,7 +156,8 @@ class Hub:
     def __init__(self, clock: Clock, address_list: Callable[[], bytes]) -> None:
         self.clock = clock
         self.address_list = address_list
-        self.budget = Budget(INBOUND_BUDGET + ANSWER_BUDGET)
+        self.inbound_budget = Budget(INBOUND_BUDGET)
+        self.answer_budget = Budget(ANSWER_BUDGET)
         self.stats = Stats()
         self.incoming: list[Incoming] = []
         self._locals: dict[bytes, Local] = {}
@@ -160,7 +168,13 @@ class Hub:
         self._pairs = 0
         self._sources: OrderedDict[str, tuple[float, float]] = OrderedDict()
         self._sweep_at = NEVER
+        self._date = 0
         self._reported = False
+
+    def next_date(self) -> int:
+        """A reinit date for a new pair; never goes back, whatever the host's clock does."""
+        self._date = max(self._date, int(self.clock.now()))
+        return self._date
 
     def add_identity(self, key: KeyPair) -> Local:
         """Make `key` one of our identities. Adding it again gives the same one."""
@@ -260,10 +274,14 @@ class Hub:
         except BadPacket:
             stats.bad += 1
         except Exception as exc:
-            stats.errors += 1
-            if not self._reported:
-                self._reported = True  # once: a stream of such datagrams must not fill the disk with logs
-                log.error("a datagram broke the receiver", exc=exc)
+            self._report("a datagram broke the receiver", exc)
+
+    def _report(self, event: str, exc: Exception) -> None:
+        """A failure of ours. Logged once: a stream of such datagrams must not fill the disk."""
+        self.stats.errors += 1
+        if not self._reported:
+            self._reported = True
+            log.error(event, exc=exc)
 
     def _allow_root(self, host: str, now: float) -> bool:
         tokens, then = self._sources.pop(host, (ROOT_BURST, now))
@@ -334,8 +352,8 @@ class Hub:
             pair.timer_at = NEVER
             try:
                 pair.on_timer(now)
-            except BadPacket:
-                self.stats.bad += 1
+            except Exception as exc:  # one pair must not stop the timers of all
+                self._report("a timer failed", exc)
             self._touched.add(pair)
         if self._sweep_at <= now:
             self._evict(now, PAIR_IDLE)

@@ -182,6 +182,12 @@ class AdnlPeer:
         self._prune_answers(now)
         self.send(message, now)
 
+    def refuse(self, query_id: bytes) -> None:
+        """No time for this query now; when it comes again it counts as new."""
+        if query_id in self._answers and self._answers[query_id][1] is None:
+            del self._answers[query_id]
+            self._pending -= 1
+
     def send_custom(self, data: bytes, now: float) -> None:
         """Send an adnl.message.custom; the hot path of bulk data."""
         channel = self.channel

@@ -10,9 +10,9 @@ Packets never wait for trio one by one: a wake-up drains the socket, then everyt
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
-import socket
 from collections.abc import Callable
 from typing import Final
 
@@ -26,13 +26,12 @@ from .address import AddressList, usable
 from .adnl_hub import Hub, Incoming, Local, Pair, Remote, Stats
 from .api import AdnlEndpoint, Peer, QueryHandler, UdpAddress
 from .keys import KeyPair
+from .udp import UdpSocket
 
 log = get_logger(__name__)
 
 BATCH: Final = 128
 """Datagrams read before answers go out and other tasks get a turn."""
-SOCKET_BUFFER: Final = 4 << 20
-MAX_DATAGRAM: Final = 2048
 MAX_HANDLERS: Final = 1024
 HANDLER_TIME: Final = 60.0
 
@@ -167,7 +166,7 @@ class AdnlNode:
         self.muted = False
         """Rehearsal of a peer that fell silent: while set, nothing is heard and nothing is said."""
         self._random = random.Random(loss_seed)
-        self._socket: socket.socket | None = None
+        self._socket: UdpSocket | None = None
         self._nursery: trio.Nursery | None = None
         self._bound: UdpAddress = listen
         self._address_bytes = b""
@@ -206,13 +205,8 @@ class AdnlNode:
 
     async def run(self, *, task_status: trio.TaskStatus[UdpAddress] = trio.TASK_STATUS_IGNORED) -> None:
         """Work until cancelled; `started` gives the bound address. Raises OSError when it cannot be bound."""
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
-            sock.setblocking(False)
-            for option in (socket.SO_RCVBUF, socket.SO_SNDBUF):
-                sock.setsockopt(socket.SOL_SOCKET, option, SOCKET_BUFFER)
-            sock.bind(self._listen)
-            host, port = sock.getsockname()
-            self._bound = (host, port)
+        with contextlib.closing(UdpSocket(self._listen)) as sock:
+            self._bound = sock.address
             self._announce()
             async with trio.open_nursery() as nursery:
                 self._socket, self._nursery = sock, nursery
@@ -223,24 +217,28 @@ class AdnlNode:
                 finally:
                     self._socket = self._nursery = None
 
-    async def _receive_loop(self, sock: socket.socket) -> None:
+    async def _receive_loop(self, sock: UdpSocket) -> None:
         hub, receive = self.hub, self.hub.receive
         while True:
-            await trio.lowlevel.wait_readable(sock)
+            await trio.lowlevel.wait_readable(sock.sock)
             now = trio.current_time()
-            for _ in range(BATCH):
-                try:
-                    datagram, source = sock.recvfrom(MAX_DATAGRAM)
-                except BlockingIOError:
-                    break
-                except OSError:
-                    continue  # an ICMP error of an earlier sending; says nothing about this socket
-                if self.muted or (self._loss and self._random.random() < self._loss):
-                    continue
-                receive(datagram, source, now)
+            count = 0
+            while count < BATCH and (arrived := sock.receive()) is not None:
+                datagrams, source = arrived
+                count += len(datagrams) or 1
+                for datagram in self._survivors(datagrams):
+                    receive(datagram, source, now)
             if hub.next_deadline() <= now:
                 hub.on_timer(now)
             self.flush()
+
+    def _survivors(self, datagrams: list[bytes]) -> list[bytes]:
+        """What a rehearsed bad network lets through."""
+        if self.muted:
+            return []
+        if not self._loss:
+            return datagrams
+        return [datagram for datagram in datagrams if self._random.random() >= self._loss]
 
     async def _timer_loop(self) -> None:
         while True:
@@ -269,17 +267,10 @@ class AdnlNode:
 
     def _transmit(self, datagrams: list[bytes], address: UdpAddress) -> None:
         sock, stats = self._socket, self.hub.stats
-        if sock is None or self.muted:
+        if sock is None:
             return
-        sendto, loss = sock.sendto, self._loss
-        for datagram in datagrams:
-            if loss and self._random.random() < loss:
-                continue
-            try:
-                stats.bytes_out += sendto(datagram, address)
-                stats.datagrams_out += 1
-            except OSError:  # buffer full, no route: for the layers above the datagram is simply lost
-                stats.send_failed += 1
+        sock.send(self._survivors(datagrams), address)
+        stats.datagrams_out, stats.bytes_out, stats.send_failed = sock.sent, sock.sent_bytes, sock.failed
 
     def _start_handlers(self) -> None:
         incoming, self.hub.incoming = self.hub.incoming, []
@@ -288,7 +279,7 @@ class AdnlNode:
             endpoint = self._endpoints[query.pair.local.key.short_id]
             if endpoint.handler is None or self._nursery is None or self._handlers >= MAX_HANDLERS:
                 self.hub.stats.queries_refused += 1
-                query.answer(None, trio.current_time())
+                query.refuse()
                 continue
             self._handlers += 1
             self._nursery.start_soon(self._handle, endpoint, endpoint.handler, query)

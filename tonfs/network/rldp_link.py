@@ -23,7 +23,8 @@ MAX_QUERY: Final = 7680
 """C++ ignores longer unexpected transfers; queries of ours never are (reference 3.3)."""
 MAX_INBOUND: Final = 64
 """Unexpected transfers of one peer that may be open, and queries of it that may be worked on."""
-MAX_ANSWERS: Final = 32 << 20
+MAX_INBOUND_BYTES: Final = 512 * 1024
+MAX_ANSWERS: Final = 96 << 20
 """Bytes of answers on their way to one peer (a single larger one is let through)."""
 INBOUND_LIFE: Final = 10.0
 DONE_LIFE: Final = 35.0
@@ -39,12 +40,17 @@ NUDGE_AFTER: Final = 1.5
 """Seconds of silence of a peer that has our query, after which it is asked whether it still lives."""
 NUDGE_UNTIL: Final = 12.0
 """Peers remember finished transfers for 15 s or more; later a nudge would be taken for a new query."""
+SLACK: Final = 48
+"""An `rldp.answer` is so much longer than its data; Go compares the whole with the allowed length (reference 3.2)."""
+DEAD_AFTER: Final = 10.0
+"""Seconds without any news of an answer under way: whoever asked is gone."""
 NEVER: Final = float("inf")
+_COMPLEMENT: Final = bytes(range(255, -1, -1))
 
 
 def answer_id(transfer_id: bytes) -> bytes:
     """Transfer id of the answer: the complement of the query's."""
-    return bytes(255 - byte for byte in transfer_id)
+    return transfer_id.translate(_COMPLEMENT)
 
 
 class Budget:
@@ -90,14 +96,15 @@ class _Waiting:
 class _Outbound:
     """A transfer that we send, part after part."""
 
-    __slots__ = ("backoff", "data", "deadline", "held", "part", "probe_at", "records", "transfer_id")
+    __slots__ = ("backoff", "data", "deadline", "heard", "held", "part", "probe_at", "records", "transfer_id")
 
-    def __init__(self, transfer_id: bytes, data: bytes, deadline: float, held: int) -> None:
+    def __init__(self, transfer_id: bytes, data: bytes, deadline: float, held: int, now: float) -> None:
         self.transfer_id = transfer_id
         self.data = data
         self.deadline = deadline
         self.held = held
-        """Bytes to give back to the budget at the end."""
+        """Bytes of an answer, to be given back to the budget at the end; 0 for a query of ours."""
+        self.heard = now
         self.backoff = 0
         self.probe_at = NEVER
         self.records: deque[tuple[int, Sent]] = deque()
@@ -180,13 +187,15 @@ class RldpLink:
         ready: Callable[[], bool],
         on_query: Callable[[RldpQuery, float], None],
         clock: Clock,
-        budget: Budget,
+        inbound: Budget,
+        answers: Budget,
     ) -> None:
         self._send = send
         self._ready = ready
         self._on_query = on_query
         self._clock = clock
-        self._budget = budget
+        self._inbound_budget = inbound
+        self._answer_budget = answers
         self.congestion = Congestion()
         self._out: OrderedDict[bytes, _Outbound] = OrderedDict()
         self._hungry: OrderedDict[bytes, _Outbound] = OrderedDict()
@@ -199,6 +208,7 @@ class RldpLink:
         self._sweep_at = NEVER
         self._heard = 0.0
         self._unexpected = 0
+        self._unexpected_bytes = 0
         self._answering = 0
         self._answer_bytes = 0
 
@@ -213,7 +223,7 @@ class RldpLink:
     ) -> bytes:
         """Send a query; returns its transfer id for `cancel`. Raises UsageError when it is too long."""
         transfer_id, query_id = os.urandom(32), os.urandom(32)
-        writer = tl.Writer(tl.RLDP_QUERY).int256(query_id).i64(max_answer)
+        writer = tl.Writer(tl.RLDP_QUERY).int256(query_id).i64(max_answer + SLACK)
         message = writer.i32(int(self._clock.now() + timeout) + 1).bytes_(data).done()
         if len(message) > MAX_QUERY:
             raise UsageError(f"an RLDP query of {len(data)} bytes is too long: peers ignore it")
@@ -236,14 +246,14 @@ class RldpLink:
         if data is None or len(data) > query.max_answer or now >= query.deadline:
             return
         crowded = self._answer_bytes > 0 and self._answer_bytes + len(data) > MAX_ANSWERS
-        if crowded or not self._budget.take(len(data)):
+        if crowded or not self._answer_budget.take(len(data)):
             return
         self._answer_bytes += len(data)
         message = tl.Writer(tl.RLDP_ANSWER).int256(query.query_id).bytes_(data).done()
         self._start(answer_id(query.transfer_id), message, query.deadline, now, held=len(data))
 
     def _start(self, transfer_id: bytes, message: bytes, deadline: float, now: float, held: int = 0) -> None:
-        outbound = _Outbound(transfer_id, message, deadline, held)
+        outbound = _Outbound(transfer_id, message, deadline, held, now)
         self._out[transfer_id] = self._hungry[transfer_id] = outbound
         self._sweep_at = min(self._sweep_at, now + 1)
         self.pump(now)
@@ -318,15 +328,17 @@ class RldpLink:
         transfer_id, total = message.transfer_id, message.total_size
         waiting = self._waiting.get(transfer_id)
         if waiting is not None:
-            if total > waiting.max_answer + 48:
+            if total > waiting.max_answer + SLACK:
                 return None
             self._drop_outbound(answer_id(transfer_id))  # the answer begins: the query has arrived
             inbound = _Inbound(transfer_id, total, waiting.deadline, expected=True)
         else:
             crowded = self._unexpected >= MAX_INBOUND or self._answering >= MAX_INBOUND
-            if total > MAX_UNEXPECTED or crowded or not self._budget.take(total):
+            crowded = crowded or self._unexpected_bytes + total > MAX_INBOUND_BYTES
+            if total > MAX_UNEXPECTED or crowded or not self._inbound_budget.take(total):
                 return None
             self._unexpected += 1
+            self._unexpected_bytes += total
             inbound = _Inbound(transfer_id, total, now + INBOUND_LIFE, expected=False)
         self._in[transfer_id] = inbound
         self._sweep_at = min(self._sweep_at, now + 1)
@@ -369,7 +381,8 @@ class RldpLink:
         self._unconfirmed.difference_update(inbound.parts.values())
         if not inbound.expected:
             self._unexpected -= 1
-            self._budget.give(inbound.total)
+            self._unexpected_bytes -= inbound.total
+            self._inbound_budget.give(inbound.total)
 
     def _drop_outbound(self, transfer_id: bytes) -> None:
         outbound = self._out.pop(transfer_id, None)
@@ -378,7 +391,7 @@ class RldpLink:
         self._hungry.pop(transfer_id, None)
         self.congestion.on_forgotten(outbound.part.in_flight)
         self._answer_bytes -= outbound.held
-        self._budget.give(outbound.held)
+        self._answer_budget.give(outbound.held)
 
     # Sending.
 
@@ -389,6 +402,7 @@ class RldpLink:
         settled, arrived = outbound.part.on_confirm(message.max_seqno, message.received)
         if settled or arrived:
             outbound.backoff = 0
+            outbound.heard = now
             outbound.probe_at = now + self.congestion.timeout
             sent = outbound.record_of(outbound.part.acked) if settled else None
             self.congestion.on_settled(settled, arrived, sent, now)
@@ -406,6 +420,7 @@ class RldpLink:
         sent = outbound.record_of(part.next_esi) if part.next_esi == part.source.k else None
         self.congestion.on_settled(flying, flying, sent, now)
         part.acked = part.next_esi
+        outbound.heard = now
         if outbound.next_part():
             self._hungry.setdefault(message.transfer_id, outbound)
         else:
@@ -481,8 +496,10 @@ class RldpLink:
     def _sweep(self, now: float) -> None:
         for transfer_id in [t for t, inbound in self._in.items() if inbound.deadline <= now]:
             self._drop_inbound(transfer_id)
-        for transfer_id in [t for t, outbound in self._out.items() if outbound.deadline <= now]:
-            self._drop_outbound(transfer_id)
+        for transfer_id, outbound in list(self._out.items()):
+            dead = outbound.held > 0 and now - outbound.heard > DEAD_AFTER
+            if dead or outbound.deadline <= now:
+                self._drop_outbound(transfer_id)
         for back, waiting in self._waiting.items():
             quiet = now - max(self._heard, waiting.started)
             if quiet > NUDGE_AFTER and now - waiting.started < NUDGE_UNTIL and answer_id(back) not in self._out:

@@ -337,3 +337,23 @@ def test_no_authenticated_rubbish_breaks_a_peer(messages: list[tuple[int, bytes]
     net.run(1)
     assert b.hub.stats.errors == 0
     assert net.ask(a, b, b"2") == b"re:2"
+
+
+def test_reinit_dates_never_go_back_with_the_clock() -> None:
+    net = SimNet()
+    a, _ = echo(net)
+    first = a.hub.next_date()
+    net.time += 100
+    assert a.hub.next_date() == first + 100
+    net.time -= 50
+    assert a.hub.next_date() == first + 100
+
+
+def test_an_identity_that_talks_to_itself_does_no_harm() -> None:
+    net = SimNet()
+    a, b = echo(net)
+    net.ask(a, a, b"me", timeout=2)
+    net.run(30)
+    assert a.hub.stats.errors == 0
+    assert net.sent < 200
+    assert net.ask(a, b, b"x") == b"re:x"

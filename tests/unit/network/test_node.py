@@ -11,6 +11,7 @@ import trio
 
 from tonfs.clock import SystemClock
 from tonfs.errors import BadPacket, NotRunning, PeerTimeout, PeerUnreachable, UsageError
+from tonfs.network import node as driver
 from tonfs.network.api import AdnlEndpoint, Peer, UdpAddress
 from tonfs.network.keys import KeyPair
 from tonfs.network.node import AdnlNode
@@ -163,3 +164,29 @@ async def test_a_muted_node_neither_hears_nor_speaks() -> None:
         assert node.stats.datagrams_in == node.stats.datagrams_out == 0
         node.muted = False
         assert await peer.query(b"x", timeout=10) == b"Ax"
+
+
+async def test_more_queries_than_handlers_are_answered_when_there_is_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(driver, "MAX_HANDLERS", 2)
+    async with two_nodes() as (_, client, node, server, address):
+        running: list[int] = []
+
+        async def slow(peer: Peer, data: bytes, by_rldp: bool) -> bytes | None:
+            running.append(1)
+            assert len(running) <= 2
+            await trio.sleep(0.02)
+            running.pop()
+            return data
+
+        server.set_handler(slow)
+        peer = client.peer(server.public_key, address)
+        answers: list[bytes] = []
+
+        async def ask(number: int) -> None:
+            answers.append(await peer.query(b"%d" % number, timeout=10))
+
+        async with trio.open_nursery() as group:
+            for number in range(5):
+                group.start_soon(ask, number)
+        assert sorted(answers) == [b"0", b"1", b"2", b"3", b"4"]
+        assert node.stats.queries_refused > 0

@@ -44,7 +44,7 @@ def test_answers_of_any_size_arrive_without_waste(size: int) -> None:
         link = node.pair(other).rldp
         assert not link.busy
         assert link.congestion.in_flight == 0
-        assert node.hub.budget.used == 0
+        assert node.hub.inbound_budget.used == node.hub.answer_budget.used == 0
 
 
 @pytest.mark.parametrize("network", BAD_NETWORKS, ids=str)
@@ -173,12 +173,14 @@ class Bench:
         self.sent: list[bytes] = []
         self.queries: list[RldpQuery] = []
         self.budget = Budget(1 << 24)
+        self.answers = Budget(1 << 24)
         self.link = RldpLink(
             lambda data, now: self.sent.append(data),
             lambda: True,
             lambda query, now: self.queries.append(query),
             ManualClock(),
             self.budget,
+            self.answers,
         )
 
     def take(self) -> list[rldp2.MessagePart | rldp2.Confirm | rldp2.Complete | None]:
@@ -285,7 +287,7 @@ def test_unexpected_transfers_are_bounded_in_number_and_life() -> None:
     data = rldp_query(bytes(60_000))
     for number in range(200):
         bench.link.on_custom(part_message(number.to_bytes(32, "big"), data, 0), 1.0)
-    assert bench.budget.used == rldp_link.MAX_INBOUND * len(data)
+    assert bench.budget.used == rldp_link.MAX_INBOUND_BYTES // len(data) * len(data)
     bench.link.on_timer(1.0 + rldp_link.INBOUND_LIFE + 1)
     assert bench.budget.used == 0
     assert bench.link.next_deadline() == float("inf")
@@ -312,7 +314,8 @@ def test_a_peer_that_never_confirms_gets_few_probes() -> None:
         now = max(now, deadline)
         bench.link.on_timer(now)
     assert len(bench.sent) < 32 + 60
-    assert bench.budget.used == 0
+    assert now <= rldp_link.DEAD_AFTER + 2
+    assert bench.budget.used == bench.answers.used == 0
     assert bench.link.congestion.in_flight == 0
 
 
@@ -384,3 +387,21 @@ def test_a_part_that_never_decodes_does_not_fill_memory(monkeypatch: pytest.Monk
         for seqno in range(69, 90):
             bench.link.on_custom(message[:at] + seqno.to_bytes(4, "little") + message[at + 4 :], 0.0)
     assert bench.budget.used == 0
+
+
+def test_answers_that_nobody_takes_are_bounded() -> None:
+    bench = Bench()
+    for number in range(100):
+        bench.link.on_custom(part_message(number.to_bytes(32, "big"), rldp_query(b"x", 1 << 21), 0), 0.0)
+        if len(bench.queries) == number + 1:
+            bench.link.answer(bench.queries[-1], bytes(1 << 20), 0.0)
+    assert bench.answers.used == bench.answers.limit
+    bench.link.on_timer(1 + rldp_link.DEAD_AFTER)
+    assert bench.answers.used == 0
+
+
+def test_a_slow_reader_keeps_its_answer() -> None:
+    """News now and then are enough: only silence ends an answer before its deadline."""
+    net = SimNet(delay=0.5, rate=40, queue=50)
+    a, b, blob = serve(net, 800 * SYMBOL)
+    assert net.ask_rldp(a, b, b"get", max_answer=len(blob), timeout=55) == blob
