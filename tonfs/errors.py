@@ -210,6 +210,12 @@ class BlockUnknown(NotFound):
     code = "TF0305"
 
 
+class IntentFailed(TonfsError):
+    """A payment was signed but did not do what was wanted; the message says what the chain shows."""
+
+    code = "TF0306"
+
+
 # Volume.
 
 
@@ -228,6 +234,20 @@ class FsError(TonfsError):
     def __init__(self, message: str, number: int = errno.EIO, *, hint: str | None = None) -> None:
         super().__init__(message, hint=hint)
         object.__setattr__(self, "errno", number)
+
+
+# The S3 door.
+
+
+class S3Error(TonfsError):
+    """An S3 request is answered with this S3 code and HTTP status; the message is shown to the client."""
+
+    code = "TF0501"
+
+    def __init__(self, s3_code: str, status: int, message: str, *, hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        object.__setattr__(self, "s3_code", s3_code)
+        object.__setattr__(self, "s3_status", status)
 
 
 class Unsupported(TonfsError):
@@ -252,4 +272,6 @@ def from_code(code: str, message: str, hint: str = "") -> TonfsError:
     cls = BY_CODE.get(code, TonfsError)
     if cls is GetMethodFailed:
         return GetMethodFailed(message, -1, hint=hint or None)
+    if cls is S3Error:
+        return S3Error("InternalError", 500, message, hint=hint or None)
     return cls(message, hint=hint or None)
