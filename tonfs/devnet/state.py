@@ -19,7 +19,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
-from ..errors import Busy, Damaged
+from ..errors import Busy, Damaged, UsageError
 from .config_file import write_atomically
 
 LOOPBACK: Final = "127.0.0.1"
@@ -66,9 +66,13 @@ class StateDir:
         return self.path / "providers" / str(number)
 
     def create(self) -> None:
-        self.path.mkdir(parents=True, exist_ok=True)
-        self.keys.mkdir(mode=0o700, exist_ok=True)
-        self.log.parent.mkdir(exist_ok=True)
+        """Make what is missing. Raises UsageError when the directory cannot be made."""
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            self.keys.mkdir(mode=0o700, exist_ok=True)
+            self.log.parent.mkdir(exist_ok=True)
+        except OSError as exc:
+            raise UsageError(f"The state directory {self.path} cannot be made: {exc.strerror}.") from None
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:

@@ -13,7 +13,7 @@ import pytest
 from tests.fakes.lite import block_id
 from tonfs.devnet.config_file import global_config, write_config
 from tonfs.devnet.state import DevnetState, PortChooser, ProviderState, StateDir, plan, rate_of
-from tonfs.errors import Busy, Damaged
+from tonfs.errors import Busy, Damaged, UsageError
 from tonfs.network.address import AddressList
 from tonfs.network.dht_types import DhtNode
 from tonfs.network.keys import KeyPair, verify
@@ -79,6 +79,12 @@ def test_a_spoiled_state_file_is_damaged(tmp_path: Path) -> None:
             directory.load()
     directory.save(DevnetState(1, 2, (ProviderState(1, 3, 4, "silent"),)))
     assert directory.load() == DevnetState(1, 2, (ProviderState(1, 3, 4, "silent"),))
+
+
+def test_a_directory_that_cannot_be_made_is_said_plainly(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(UsageError, match="cannot be made"):
+        StateDir(tmp_path / "file" / "state").create()
 
 
 def test_the_config_is_what_stock_software_loads(tmp_path: Path) -> None:
