@@ -91,6 +91,18 @@ class SignedExternal:
     valid_until: int
 
 
+def _key_state_init(public_key: bytes, version: Version, wallet_id: int) -> Cell:
+    data = Builder().uint(0, 32).uint(wallet_id, 32).raw(public_key)
+    if version is Version.V4R2:
+        data.bit(False)  # no plugins
+    return state_init(codes.code(_CODES[version]), data.cell())
+
+
+def key_address(public_key: bytes, version: Version, wallet_id: int = WALLET_ID) -> Address:
+    """Address of the wallet that belongs to a public key."""
+    return state_init_address(_key_state_init(public_key, version, wallet_id))
+
+
 class Wallet:
     """A key and a wallet contract's version. Knows nothing of the chain."""
 
@@ -117,10 +129,7 @@ class Wallet:
 
     @cached_property
     def state_init(self) -> Cell:
-        data = Builder().uint(0, 32).uint(self.wallet_id, 32).raw(self.public_key)
-        if self.version is Version.V4R2:
-            data.bit(False)  # no plugins
-        return state_init(codes.code(_CODES[self.version]), data.cell())
+        return _key_state_init(self.public_key, self.version, self.wallet_id)
 
     @cached_property
     def address(self) -> Address:
