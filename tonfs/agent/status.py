@@ -6,6 +6,7 @@ from typing import Any
 
 from ..clock import rfc3339
 from ..errors import TonfsError
+from ..ids import NanoTon
 from .context import Agent
 from .placement import PAID, State
 from .store import Bag, Placement
@@ -80,10 +81,10 @@ async def money(agent: Agent) -> dict[str, Any]:
     """Coins of the wallet and in contracts. `cap_month` is null: budgets are not built yet."""
     try:
         balance: int | None = await agent.money.balance()
-        committed = await agent.money.committed()
+        committed = agent.money.committed()
     except TonfsError as exc:
         agent.problems["chain"] = exc.message
-        balance, committed = None, 0
+        balance, committed = None, NanoTon(0)
     else:
         agent.problems.pop("chain", None)
     per_day = 0
