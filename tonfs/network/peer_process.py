@@ -11,7 +11,6 @@ it.
 from __future__ import annotations
 
 import argparse
-import gc
 import ipaddress
 import logging
 import signal
@@ -19,7 +18,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import trio
 
@@ -39,9 +38,6 @@ from .provider_link import ProviderLink
 from .storage_node import StorageNode
 
 log = get_logger(__name__)
-
-_GC_THRESHOLDS: Final = (50_000, 50, 50)
-"""Packets make many short-lived objects and hardly any cycles; the default thresholds cost some 5 %."""
 
 
 @dataclass(frozen=True)
@@ -168,7 +164,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         options, level, log_format = parse_options(sys.argv[1:] if arguments is None else arguments)
         configure(level, log_format)
-        gc.set_threshold(*_GC_THRESHOLDS)
         trio.run(_until_told, options)
     except BaseException as wrapped:
         exc = _leaf(wrapped)

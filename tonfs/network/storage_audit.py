@@ -41,7 +41,7 @@ async def audit_piece(swarm: Swarm, piece: int, peer_id: AdnlId, *, timeout: flo
     started = trio.current_time()
     findings = _Findings()
     with trio.move_on_after(timeout):
-        peer = await swarm.find_by_record(peer_id)
+        peer = await swarm.hunt.find_by_record(peer_id)
         if peer is None:
             return PieceAnswer(PieceOutcome.UNREACHABLE, 0, trio.current_time() - started, "no address record")
         link = swarm.link_for(peer)
@@ -89,7 +89,7 @@ async def _probe(link: Link, findings: _Findings) -> None:
         except (PeerTimeout, PeerUnreachable, BadPacket):
             # The address may be an old one; the endpoint takes over a newer.
             with contextlib.suppress(DhtUnavailable):
-                await link.swarm.find_by_record(link.id, fresh=True)
+                await link.swarm.hunt.find_by_record(link.id, fresh=True)
             await trio.sleep(PROBE_PAUSE)
 
 

@@ -159,7 +159,7 @@ class Link:
         query = overlay.pack_get_random_peers(self.swarm.own_nodes())
         try:
             answer = await self.peer.query(overlay.wrap(self.swarm.overlay, query), timeout=GOSSIP_TIMEOUT)
-            self.swarm.learn(overlay.parse_nodes(answer))
+            self.swarm.hunt.learn(overlay.parse_nodes(answer))
         except (PeerTimeout, PeerUnreachable, BadPacket):
             return  # old and foreign peers may not answer; the session tells whether this one lives
 

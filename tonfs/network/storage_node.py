@@ -29,7 +29,8 @@ from . import overlay
 from .api import AdnlEndpoint, FetchReport, Peer, PieceAnswer, Rates, StorageStatus, UdpAddress
 from .piece_source import PieceSource, StoredPieces
 from .storage_audit import audit_piece
-from .storage_swarm import Finder, Progress, Shared, Swarm
+from .storage_shared import Finder, Progress, Shared
+from .storage_swarm import Swarm
 from .storage_transfer import Reputation
 
 log = get_logger(__name__)

@@ -285,6 +285,11 @@ class Session:
             self._next_ping = min(self._next_ping, now) if self.phase is not Phase.LOST else now
         self._event(Event.WANTED if wanted else Event.UNWANTED)
 
+    def greet(self, now: float) -> None:
+        """Make contact though we want nothing: the peer cannot dial us."""
+        self._next_ping = max(self._next_ping, now)
+        self._event(Event.SPOKE)
+
     @property
     def usable(self) -> bool:
         """May pieces be asked for? (The peer said that it uploads; what it has is in `peer_have`.)"""

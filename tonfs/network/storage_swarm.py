@@ -7,26 +7,24 @@ each is a ticket in the scheduler, and a piece is asked for once.
 from __future__ import annotations
 
 import math
-import random
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
-from functools import partial
-from typing import Final, Protocol
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Final
 
 import trio
 
 from ..bag import TorrentInfo
 from ..bagfiles import StoredBag
-from ..clock import Clock
-from ..errors import BadPacket, DhtUnavailable, PeerUnreachable, TimedOut, TonfsError, UsageError
-from ..ids import AdnlId, BagId
+from ..errors import PeerUnreachable, TimedOut, TonfsError, UsageError
+from ..ids import AdnlId
 from ..log import get_logger
 from . import overlay, storage_tl, tl
-from .api import AdnlEndpoint, FetchReport, Peer, UdpAddress
-from .overlay import Members, OverlayNode
-from .piece_source import INLINE_PIECE, PieceSource
+from .api import FetchReport, Peer
+from .overlay import OverlayNode
+from .piece_source import INLINE_PIECE
+from .storage_hunt import Hunt
 from .storage_link import Link
-from .storage_session import Phase, Session, bits_of, mask_of
+from .storage_session import Session, bits_of, mask_of
+from .storage_shared import Progress, Shared, Waiter
 from .storage_tl import State
 from .storage_transfer import Order, PieceScheduler, Reputation
 
@@ -37,76 +35,12 @@ LINGER: Final = 20.0
 """Seconds for which peers stay interesting after the last fetch: the next read finds its sessions open."""
 LINK_IDLE: Final = 120.0
 LINKS_MAX: Final = 300
-HUNT_FIRST: Final = 1.0
-HUNT_MAX: Final = 10.0
-HUNT_SATED: Final = 45.0
-"""Seconds between two searches of the DHT: at first, at most, and while peers offer what is missing (4.4)."""
+LINK_RESTS: Final = 10.0
+"""A link that was silent for so long makes room for a new peer when there are too many."""
 NOBODY_AFTER: Final = 15.0
 """A fetch that met no peer at all for so long says so, instead of waiting for its deadline."""
-DIAL_BACKOFF: Final = 30.0
-_SELF_FRESH: Final = 60.0
-
-
-class Finder(Protocol):
-    """What a swarm needs of the DHT (`DhtClient` is one). Raises DhtUnavailable when no DHT node answers."""
-
-    async def find_address(self, adnl_id: AdnlId, *, fresh: bool = False) -> tuple[bytes, UdpAddress] | None: ...
-
-    async def find_overlay_nodes(self, bag_id: BagId) -> list[OverlayNode]: ...
-
-    def announce_overlay(self, bag_id: BagId, endpoint: AdnlEndpoint | None = None) -> None: ...
-
-    def withdraw_overlay(self, bag_id: BagId) -> None: ...
-
-
-Progress = Callable[[int, int], None]
-"""(pieces here, pieces in the bag)."""
-
-
-@dataclass
-class Shared:
-    """What all swarms of a node have in common."""
-
-    endpoint: AdnlEndpoint
-    finder: Finder
-    clock: Clock
-    rng: random.Random
-    source: PieceSource
-    reputation_of: Callable[[BagId, AdnlId], Reputation]
-
-
-class _Waiter:
-    """One fetch: what it waits for now, and what came for it."""
-
-    def __init__(self) -> None:
-        self.since = trio.current_time()
-        self.missing = 0
-        self.needs_info = False
-        self.failure: TonfsError | None = None
-        self.bytes = 0
-        self.wrong = 0
-        self._event = trio.Event()
-
-    @property
-    def satisfied(self) -> bool:
-        return not self.needs_info and not self.missing
-
-    def look(self) -> None:
-        """Let the fetch go on if it can."""
-        if self.satisfied or self.failure is not None:
-            self._event.set()
-
-    async def wait(self) -> None:
-        """Until it is satisfied. Raises the failure."""
-        while self.failure is None and not self.satisfied:
-            self._event = trio.Event()
-            await self._event.wait()
-        if self.failure is not None:
-            raise self.failure
-
-    def fail(self, exc: TonfsError) -> None:
-        self.failure = exc
-        self.look()
+ANNOUNCE_AFTER: Final = 5.0
+"""A download that found nothing for so long is announced: those who cannot be dialled look for those who seek."""
 
 
 class Swarm:
@@ -123,8 +57,8 @@ class Swarm:
         self.scheduler: PieceScheduler[AdnlId] = PieceScheduler(
             lambda peer: shared.reputation_of(self.bag_id, peer), shared.rng
         )
-        self._members = Members(self.overlay, shared.endpoint.id)
-        self._waiters: list[_Waiter] = []
+        self.hunt = Hunt(self, shared)
+        self._waiters: list[Waiter] = []
         self._progress: list[Progress] = []
         self._bulk = 0
         self.audits = 0
@@ -133,10 +67,7 @@ class Swarm:
         self._wanted = trio.Event()
         self._nursery: trio.Nursery | None = None
         self._scope = trio.CancelScope()
-        self._self_node: OverlayNode | None = None
         self._announced = False
-        self._dialled: dict[AdnlId, tuple[float, int]] = {}
-        self._hunt_error: TonfsError | None = None
         if stored.info is not None:
             self.scheduler.set_piece_size(stored.info.piece_size)
         self.scheduler.set_have(self.have)
@@ -148,11 +79,12 @@ class Swarm:
             with self._scope:
                 async with trio.open_nursery() as nursery:
                     self._nursery = nursery
+                    nursery.start_soon(self.hunt.reach_out)
                     task_status.started()
                     while True:
                         await self._wanted.wait()
                         async with trio.open_nursery() as busy:
-                            busy.start_soon(self._hunt)
+                            busy.start_soon(self.hunt.run)
                             await self._tick_while_wanted()
                             busy.cancel_scope.cancel()
                         self._refresh_all()
@@ -186,6 +118,8 @@ class Swarm:
         self.stored = stored
         self.have = bits_of(stored.have_bitmap())
         self.scheduler.set_have(self.have)
+        if stored.info is not None:
+            self.scheduler.set_piece_size(stored.info.piece_size)
 
     def set_seeding(self, seeding: bool) -> None:
         self.seeding = seeding
@@ -197,12 +131,16 @@ class Swarm:
         """Be listed as a member while we seed, or download the whole bag and have something to offer. Not before:
         the record holds five members, and ours must not push out the one that we need."""
         if announce is None:
-            announce = self.seeding or (self._bulk > 0 and self.stored.header is not None)
+            announce = self.seeding or (self._bulk > 0 and (self.stored.header is not None or self._seeks_long()))
+            announce = announce and self._shared.reachable
         if announce and not self._announced:
             self._shared.finder.announce_overlay(self.bag_id, self._shared.endpoint)
         elif self._announced and not announce:
             self._shared.finder.withdraw_overlay(self.bag_id)
         self._announced = announce
+
+    def _seeks_long(self) -> bool:
+        return any(trio.current_time() >= waiter.since + ANNOUNCE_AFTER for waiter in self._waiters)
 
     async def _tick_while_wanted(self) -> None:
         while self.wants_peers:
@@ -235,110 +173,58 @@ class Swarm:
         for link in list(self.links.values()):
             if not link.session.wanted and link.session.heard < now - LINK_IDLE:
                 link.close()
+        self.hunt.sweep()
 
     # Peers.
 
     def link_for(self, peer: Peer) -> Link | None:
         """The link of this peer, made when there is room for one more."""
         link = self.links.get(peer.id)
-        if link is None and self._nursery is not None and len(self.links) < LINKS_MAX:
+        if link is None and self._nursery is not None and self._make_room():
             sid = self._shared.rng.getrandbits(63)
-            session = Session(sid, int(self._shared.clock.now()), lambda: self.have, lambda: self._state(peer.id))
+            seqno = max(int(self._shared.clock.now()), self._reputation(peer.id).seqno)
+            session = Session(sid, seqno, lambda: self.have, lambda: self._state(peer.id))
             session.heard = trio.current_time()
             link = self.links[peer.id] = Link(self, peer, session)
             self._nursery.start_soon(self._run_link, link)
         return link
 
+    def _make_room(self) -> bool:
+        if len(self.links) < LINKS_MAX:
+            return True
+        idle = [link for link in self.links.values() if not link.session.wanted]
+        oldest = min(idle, key=lambda link: link.session.heard, default=None)
+        if oldest is None or oldest.session.heard > trio.current_time() - LINK_RESTS:
+            return False
+        oldest.close()
+        del self.links[oldest.id]
+        return True
+
     async def _run_link(self, link: Link) -> None:
         try:
             await link.run()
         finally:
+            self._reputation(link.id).seqno = link.session.seqno
             if self.links.get(link.id) is link:
                 del self.links[link.id]
-            self.scheduler.drop_peer(link.id)
+            if link.id not in self.links:
+                self.scheduler.drop_peer(link.id)
+
+    def _reputation(self, peer: AdnlId) -> Reputation:
+        return self._shared.reputation_of(self.bag_id, peer)
 
     def _state(self, peer: AdnlId) -> State:
         link = self.links.get(peer)
         return State(will_upload=True, want_download=self.wants_peers or (link is not None and link.audits > 0))
 
     def own_nodes(self) -> list[OverlayNode]:
-        """What we tell others about members: ourselves, if we announce, and some that we know."""
-        others = self._members.sample(overlay.ANSWER_NODES - 1, self._shared.rng)
-        return [self._own_node(), *others] if self.seeding or self._bulk else others
+        """What we tell others about members."""
+        return self.hunt.own_nodes(ourselves=self.seeding or self._bulk > 0)
 
-    def _own_node(self) -> OverlayNode:
-        now = int(self._shared.clock.now())
-        if self._self_node is None or not now - _SELF_FRESH <= self._self_node.version <= now:
-            endpoint = self._shared.endpoint
-            self._self_node = overlay.sign_node(endpoint.public_key, endpoint.sign, self.overlay, now)
-        return self._self_node
-
-    def learn(self, nodes: Iterable[OverlayNode]) -> None:
-        """Members that somebody told us about."""
-        new = self._members.learn(nodes, int(self._shared.clock.now()))
-        if new and self.wants_peers:
-            self._dial_members()
-
-    # Finding peers.
-
-    async def _hunt(self) -> None:
-        pause = HUNT_FIRST
-        while True:
-            try:
-                self.learn(await self._shared.finder.find_overlay_nodes(self.bag_id))
-                self._hunt_error = None
-            except DhtUnavailable as exc:
-                self._hunt_error = exc
-            self._dial_members()
-            self._redial_lost()
-            sated = self.scheduler.sources() > 0
-            await trio.sleep(HUNT_SATED if sated else pause)
-            pause = HUNT_FIRST if sated else min(HUNT_MAX, 2 * pause)
-
-    def _dial_members(self) -> None:
-        now = trio.current_time()
-        if self._nursery is None:
-            return
-        for node in self._members:
-            after, times = self._dialled.get(node.id, (-math.inf, 0))
-            if node.id not in self.links and now >= after and len(self.links) < LINKS_MAX:
-                self._dialled[node.id] = (now + DIAL_BACKOFF * 2 ** min(times, 6), times + 1)
-                self._nursery.start_soon(self._dial, node.id)
-
-    def _redial_lost(self) -> None:
-        """A peer that fell silent may have moved: ask the DHT, the endpoint takes over a newer address."""
-        for link in self.links.values():
-            if link.session.phase is Phase.LOST and self._nursery is not None:
-                self._nursery.start_soon(partial(self.resolve, link.id, fresh=True))
-
-    async def _dial(self, peer_id: AdnlId) -> None:
-        peer = await self.resolve(peer_id)
-        if peer is not None:
-            self._dialled.pop(peer_id, None)
-            self.link_for(peer)
-
-    async def resolve(self, peer_id: AdnlId, *, fresh: bool = False) -> Peer | None:
-        """A peer by its ADNL id: one that we are in contact with, or found by its address record."""
-        known = self._shared.endpoint.known_peer(peer_id)
-        if known is not None and known.address is not None and not fresh:
-            return known
-        try:
-            return await self.find_by_record(peer_id, fresh=fresh)
-        except DhtUnavailable as exc:
-            self._hunt_error = exc
-            return None
-
-    async def find_by_record(self, peer_id: AdnlId, *, fresh: bool = False) -> Peer | None:
-        """A peer at the address of its DHT record; None when there is none (that could be used). Raises
-        DhtUnavailable."""
-        found = await self._shared.finder.find_address(peer_id, fresh=fresh)
-        if found is None:
-            return None
-        try:
-            return self._shared.endpoint.peer(*found)
-        except (BadPacket, UsageError) as exc:
-            log.info("unusable address record", peer=peer_id, reason=exc.message)
-            return None
+    def start_soon(self, task: Callable[[], Awaitable[object]]) -> None:
+        """Run a task that lives no longer than the swarm."""
+        if self._nursery is not None:
+            self._nursery.start_soon(task)
 
     # What arrives.
 
@@ -416,7 +302,7 @@ class Swarm:
 
         `progress` is called after every piece.
         """
-        waiter = _Waiter()
+        waiter = Waiter()
         self._join(waiter, 1 if pieces is None else 0)
         if progress is not None:
             self._progress.append(progress)
@@ -430,19 +316,19 @@ class Swarm:
                 self._progress.remove(progress)
             self._leave(waiter, 1 if pieces is None else 0)
 
-    def _join(self, waiter: _Waiter, bulk: int) -> None:
+    def _join(self, waiter: Waiter, bulk: int) -> None:
         self._waiters.append(waiter)
         self._bulk += bulk
         self._announce()
         self._wanted.set()
 
-    def _leave(self, waiter: _Waiter, bulk: int) -> None:
+    def _leave(self, waiter: Waiter, bulk: int) -> None:
         self._waiters.remove(waiter)
         self._bulk -= bulk
         self._announce()
         self._linger_until = trio.current_time() + LINGER
 
-    async def _fetch(self, waiter: _Waiter, pieces: Sequence[int] | None, deadline: float) -> int:
+    async def _fetch(self, waiter: Waiter, pieces: Sequence[int] | None, deadline: float) -> int:
         """Number of pieces that are here now, all of those asked for."""
         if self.info is None:
             waiter.needs_info = True
@@ -456,7 +342,7 @@ class Swarm:
         await self._wait_for(wanted, Order.BULK if pieces is None else Order.SEQUENTIAL, deadline, waiter)
         return wanted.bit_count()
 
-    async def _wait_for(self, pieces: int, order: Order, deadline: float, waiter: _Waiter) -> None:
+    async def _wait_for(self, pieces: int, order: Order, deadline: float, waiter: Waiter) -> None:
         """Until all these are here. Raises what `fail` was told."""
         waiter.missing = pieces & ~self.have
         ticket = self.scheduler.want(pieces, order, deadline)
@@ -467,12 +353,12 @@ class Swarm:
             self.scheduler.unwant(ticket)
 
     def _nobody(self) -> TonfsError:
-        if self._hunt_error is not None and not self.links:
-            return self._hunt_error
+        if self.hunt.error is not None and not self.links:
+            return self.hunt.error
         met = f"{len(self.links)} peers are known, none of them serves it" if self.links else "no peer is known"
         return PeerUnreachable(f"Nobody has bag {self.bag_id.hex()}: {met}.")
 
-    def _late(self, waiter: _Waiter, timeout: float) -> TonfsError:
+    def _late(self, waiter: Waiter, timeout: float) -> TonfsError:
         if not self._anyone_serves():
             return self._nobody()
         missing = f"{waiter.missing.bit_count()} pieces" if not waiter.needs_info else "The info"
@@ -486,7 +372,7 @@ class Swarm:
         if tag == tl.OVERLAY_PING:
             return overlay.PONG if len(query) == 4 else None
         if tag == tl.OVERLAY_GET_RANDOM_PEERS:
-            self.learn(overlay.parse_get_random_peers(query))
+            self.hunt.learn(overlay.parse_get_random_peers(query))
             return overlay.pack_nodes(self.own_nodes())
         parsed = storage_tl.parse_query(query)
         link = self.link_for(peer)

@@ -61,6 +61,8 @@ class Reputation:
     wrong: int = 0
     bad: int = 0
     """Pieces that came with wrong bytes."""
+    seqno: int = 0
+    """The last number of an update that we sent it (see `storage_session`)."""
 
 
 @dataclass

@@ -315,6 +315,18 @@ async def test_a_piece_that_rotted_on_disk_is_not_served(world, autojump_clock):
     assert info.have == bag.info.pieces - 1
 
 
+async def test_a_seeder_that_nobody_can_dial_dials_those_who_seek(world, autojump_clock):
+    bag = world.make_bag()
+    seeder = await world.seeder("seeder", bag)
+    seeder.endpoint.move(("0.0.0.0", 4444))
+    await seeder.node.seed(bag.info.bag_id, seeder.directory)
+    del world.dht.addresses[seeder.id]
+    reader = await world.host("reader")
+    await reader.node.fetch(bag.info.bag_id, reader.directory, None, timeout=60)
+    assert reader.content() == world.data
+    assert world.dht.members[bag.info.bag_id] == {}
+
+
 # Misuse.
 
 
