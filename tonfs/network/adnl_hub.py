@@ -55,6 +55,8 @@ class Stats:
     errors: int = 0
     """Our own failures; each is a bug."""
     send_failed: int = 0
+    dropped: int = 0
+    """On purpose: a rehearsed bad network."""
     queries_in: int = 0
     queries_refused: int = 0
 

@@ -235,10 +235,13 @@ class AdnlNode:
     def _survivors(self, datagrams: list[bytes]) -> list[bytes]:
         """What a rehearsed bad network lets through."""
         if self.muted:
-            return []
-        if not self._loss:
+            kept: list[bytes] = []
+        elif not self._loss:
             return datagrams
-        return [datagram for datagram in datagrams if self._random.random() >= self._loss]
+        else:
+            kept = [datagram for datagram in datagrams if self._random.random() >= self._loss]
+        self.hub.stats.dropped += len(datagrams) - len(kept)
+        return kept
 
     async def _timer_loop(self) -> None:
         while True:
