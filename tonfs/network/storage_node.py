@@ -107,7 +107,7 @@ class StorageNode:
         )
         self._swarms: dict[BagId, Swarm] = {}
         self._by_overlay: dict[bytes, Swarm] = {}
-        self._stamps: dict[BagId, tuple[int, int]] = {}
+        self._stamps: dict[BagId, tuple[tuple[int, int], ...]] = {}
         self._nursery: trio.Nursery | None = None
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -330,10 +330,13 @@ class StorageNode:
         return await self._providers.provider_adnl(provider, contract, timeout=timeout)
 
 
-def _stamp(directory: Path) -> tuple[int, int]:
-    """Changes whenever the bag's state file was replaced (by another process, or by ourselves)."""
-    try:
-        status = (directory / "bag.json").stat()
-    except FileNotFoundError:
-        return (0, 0)
-    return (status.st_ino, status.st_mtime_ns)
+def _stamp(directory: Path) -> tuple[tuple[int, int], ...]:
+    """Changes whenever a file of the bag's state was replaced (by another process, or by ourselves)."""
+    stamps = []
+    for name in ("bag.json", "info.boc", "header.bin"):
+        try:
+            status = (directory / name).stat()
+            stamps.append((status.st_ino, status.st_mtime_ns))
+        except FileNotFoundError:
+            stamps.append((0, 0))
+    return tuple(stamps)

@@ -51,6 +51,17 @@ async def test_only_the_pieces_asked_for_and_the_header_are_fetched(world, autoj
     assert reader.content()[4 * PIECE : 5 * PIECE - 100] == world.data[4 * PIECE : 5 * PIECE - 100]
 
 
+async def test_an_empty_list_of_pieces_fetches_info_and_header(world, autojump_clock):
+    bag = world.make_bag()
+    await world.seeder("seeder", bag)
+    reader = await world.host("reader")
+    report = await reader.node.fetch(bag.info.bag_id, reader.directory, [], timeout=60)
+    assert (report.have, report.wanted) == (0, 0)
+    stored = reader.stored()
+    assert stored.header == bag.header
+    assert stored.have_count == 1
+
+
 async def test_pieces_that_are_here_cost_nothing(world, autojump_clock):
     bag = world.make_bag()
     await world.seeder("seeder", bag)
@@ -296,6 +307,19 @@ async def test_data_that_another_process_dropped_is_fetched_again(world, autojum
     report = await reader.node.fetch(bag.info.bag_id, reader.directory, [5], timeout=60)
     assert report.bytes == PIECE
     assert reader.content()[5 * PIECE : 6 * PIECE - 100] == world.data[5 * PIECE : 6 * PIECE - 100]
+
+
+async def test_an_info_that_another_process_put_there_is_used(world, autojump_clock):
+    bag = world.make_bag()
+    reader = await world.host("reader")
+    with pytest.raises(PeerUnreachable):
+        await reader.node.fetch(bag.info.bag_id, reader.directory, None, timeout=5)
+    reader.stored().set_info(bag.info.to_boc())
+    with pytest.raises(UsageError):
+        await reader.node.fetch(bag.info.bag_id, reader.directory, [10_000], timeout=5)
+    await world.seeder("seeder", bag)
+    await reader.node.fetch(bag.info.bag_id, reader.directory, None, timeout=60)
+    assert reader.content() == world.data
 
 
 @pytest.mark.allow_logs
