@@ -1,0 +1,149 @@
+"""The body of a request on its way in: decoded, measured, and checked against everything that was promised."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import re
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Final
+
+from ..errors import S3Error
+from . import checksums
+from .chunked import ChunkDecoder
+from .door import BLOCK, MAX_OBJECT, Call
+from .mapping import too_large
+from .sigv4 import PayloadKind
+
+_DIGITS: Final = re.compile(r"[0-9]{1,18}")
+
+
+@dataclass(frozen=True)
+class Digests:
+    """`checksums`: algorithm -> base64, what the client sent and we found true."""
+
+    md5: str
+    checksums: dict[str, str]
+
+
+class Intake:
+    """Reads one body. Make it before reading anything: it refuses promises that cannot be kept.
+
+    `async for block in intake.blocks()`, give each block to `absorb` (also from a thread), in the end `verify`.
+    """
+
+    def __init__(self, call: Call, *, limit: int = MAX_OBJECT, needs_length: bool = False) -> None:
+        """Raises S3Error. `limit`: most bytes of data. `needs_length`: a body of unknown length gets 411."""
+        self._call = call
+        self._kind = call.identity.payload
+        if not self._kind.signed and not call.door.allow_unsigned:
+            raise S3Error("InvalidRequest", 400, "A body that is not signed is taken over TLS or loopback only.")
+        self.length = self._data_length(needs_length)
+        if self.length > limit:
+            raise too_large()
+        headers = call.request.headers
+        md5 = call.header("content-md5")
+        self._md5_wanted = checksums.parse_md5(md5) if md5 is not None else None
+        declared = checksums.declared(headers)
+        self._trailer_names = self._announced()
+        trailer = checksums.announced_algorithm(self._trailer_names)
+        if declared is not None and trailer is not None:
+            raise S3Error("InvalidRequest", 400, "Expecting a single x-amz-checksum- header.")
+        self._algorithm = declared[0] if declared is not None else trailer
+        self._checksum_wanted = declared[1] if declared is not None else None
+        wish = call.header("x-amz-sdk-checksum-algorithm")
+        if wish is not None and checksums.known(wish) != self._algorithm:
+            raise S3Error("InvalidRequest", 400, "x-amz-sdk-checksum-algorithm is given without its checksum.")
+        self._md5 = hashlib.md5(usedforsecurity=False)
+        self._sha256 = hashlib.sha256() if self._kind is PayloadKind.EXACT else None
+        self._checksum = checksums.new(self._algorithm) if self._algorithm is not None else None
+        self._decoder = ChunkDecoder(call.identity, self.length, self._trailer_names) if self._kind.chunked else None
+        self._count = 0
+        self._trailers: dict[str, str] = {}
+
+    def _announced(self) -> frozenset[str]:
+        text = self._call.header("x-amz-trailer")
+        if text is None:
+            return frozenset()
+        if not self._kind.chunked:
+            raise S3Error("InvalidRequest", 400, "x-amz-trailer is only for aws-chunked bodies.")
+        names = [name.strip().lower() for name in text.split(",")]
+        if len(set(names)) != len(names):
+            raise S3Error("InvalidRequest", 400, "x-amz-trailer names a trailer twice.")
+        return frozenset(names)
+
+    def _data_length(self, needs_length: bool) -> int:
+        decoded = self._call.header("x-amz-decoded-content-length")
+        if self._kind.chunked:
+            if decoded is None:
+                raise S3Error("MissingContentLength", 411, "You must provide x-amz-decoded-content-length.")
+            if not _DIGITS.fullmatch(decoded):
+                raise S3Error("InvalidArgument", 400, "x-amz-decoded-content-length is not a number.")
+            return int(decoded)
+        if decoded is not None:
+            raise S3Error("InvalidRequest", 400, "x-amz-decoded-content-length is only for aws-chunked bodies.")
+        body = self._call.body
+        if body.length is None and (needs_length or body.chunked):
+            raise S3Error("MissingContentLength", 411, "You must provide the Content-Length HTTP header.")
+        return body.length or 0
+
+    async def blocks(self) -> AsyncIterator[bytes]:
+        """The data in blocks of about BLOCK bytes. Raises S3Error."""
+        pending: list[bytes] = []
+        size = 0
+        while raw := await self._call.body.read():
+            for piece in self._decoder.feed(raw) if self._decoder is not None else (raw,):
+                pending.append(piece)
+                size += len(piece)
+            if size >= BLOCK:
+                yield b"".join(pending)
+                pending, size = [], 0
+        if pending:
+            yield b"".join(pending)
+        if self._decoder is not None:
+            self._trailers = self._decoder.finish()
+
+    def absorb(self, block: bytes) -> None:
+        """Account for a block: slow for a loop, fine in a thread."""
+        self._count += len(block)
+        self._md5.update(block)
+        if self._sha256 is not None:
+            self._sha256.update(block)
+        if self._checksum is not None:
+            self._checksum.update(block)
+
+    def verify(self) -> Digests:
+        """After the last block. Raises S3Error when anything is not as promised."""
+        if self._count != self.length:
+            raise S3Error("IncompleteBody", 400, "You did not provide the number of bytes that you announced.")
+        if self._sha256 is not None and not checksums.same(self._sha256.hexdigest(), self._call.identity.sha256):
+            raise S3Error(
+                "XAmzContentSHA256Mismatch", 400, "The provided 'x-amz-content-sha256' header does not match the body."
+            )
+        if self._md5_wanted is not None and not hmac.compare_digest(self._md5_wanted, self._md5.digest()):
+            raise S3Error("BadDigest", 400, "The Content-MD5 you specified did not match what we received.")
+        found: dict[str, str] = {}
+        if self._algorithm is not None and self._checksum is not None:
+            wanted = self._checksum_wanted
+            if wanted is None:
+                wanted = checksums.parse_checksum(
+                    self._algorithm, self._trailers.get(checksums.PREFIX + self._algorithm, "")
+                )
+            found[self._algorithm] = checksums.b64(self._checksum.digest())
+            if not checksums.same(wanted, found[self._algorithm]):
+                raise checksums.wrong_checksum(self._algorithm)
+        return Digests(self._md5.hexdigest(), found)
+
+
+async def read_whole(call: Call, limit: int) -> bytes:
+    """A small body, checked. Raises S3Error."""
+    intake = Intake(call, limit=limit)
+    parts = []
+    async for block in intake.blocks():
+        intake.absorb(block)
+        parts.append(block)
+        if sum(map(len, parts)) > limit:
+            raise too_large()
+    intake.verify()
+    return b"".join(parts)

@@ -1,0 +1,187 @@
+"""Keys of a bucket in S3's order: the byte order of whole keys, which is not the order of directories.
+
+Pure on top of `Namespace.list_sorted`: each directory gives its entries by sort key (`name` for files, `name/` for
+directories); depth first in that order is the order of keys. A page reads only what it shows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Final
+
+from ..errors import FsError
+from ..ids import Inode
+from ..volume.api import Attr, Entry, Namespace, S3Record
+from .mapping import MAX_KEY, visible
+
+PAGE: Final = 1000
+
+
+@dataclass(frozen=True)
+class Item:
+    """A key with its object, or (attr None) a common prefix."""
+
+    key: bytes
+    attr: Attr | None = None
+    record: S3Record | None = None
+
+    @property
+    def is_prefix(self) -> bool:
+        return self.attr is None
+
+
+@dataclass
+class _Folder:
+    """A directory that is being read: `base` is its key prefix, `start` the last sort key done."""
+
+    inode: Inode
+    base: bytes
+    start: bytes = b""
+    limit: int = PAGE
+    entries: list[Entry] = field(default_factory=list)
+    position: int = 0
+    ended: bool = False
+
+
+class Lister:
+    """Walks one bucket."""
+
+    def __init__(
+        self, namespace: Namespace, bucket: Inode, prefix: bytes = b"", delimiter: bytes = b"", *, first: int = PAGE
+    ) -> None:
+        """`first`: how many entries of a directory are read at first; the number grows with each step."""
+        self._namespace = namespace
+        self._bucket = bucket
+        self._prefix = prefix
+        self._delimiter = delimiter
+        self._first = min(max(first, 1), PAGE)
+
+    def page(self, after: bytes, count: int) -> tuple[list[Item], bool]:
+        """Up to `count` items with keys above `after`, and whether there are more."""
+        items: list[Item] = []
+        for item in self.items(after):
+            if len(items) == count:
+                return items, True
+            items.append(item)
+        return items, False
+
+    def items(self, after: bytes = b"") -> Iterator[Item]:
+        """Keys and common prefixes above `after`, in order."""
+        if self._delimiter in (b"", b"/"):
+            yield from self._walk(after)
+            return
+        start, resume = after, True
+        while resume:
+            resume = False
+            for item in self._walk(start):
+                common = self._common(item.key)
+                if common is None:
+                    yield item
+                    continue
+                if common > after:
+                    yield Item(common)
+                # 0xff is in no key: this passes over everything that begins with the common prefix.
+                start, resume = common + b"\xff", True
+                break
+
+    def _common(self, key: bytes) -> bytes | None:
+        end = key.find(self._delimiter, len(self._prefix))
+        return None if end < 0 else key[: end + len(self._delimiter)]
+
+    # The walk: an explicit stack, because paths may be deeper than Python's.
+
+    def _walk(self, after: bytes) -> Iterator[Item]:
+        stack = self._descend(after)
+        while stack:
+            folder = stack[-1]
+            entry = self._next(folder)
+            if entry is None:
+                stack.pop()
+                continue
+            key = folder.base + entry.sort_key
+            if not self._shown(entry, key):
+                continue
+            if not entry.attr.is_dir:
+                yield Item(key, entry.attr, entry.record)
+            elif self._delimiter == b"/" and key.startswith(self._prefix) and len(key) > len(self._prefix):
+                if self._has_keys(entry):
+                    yield Item(key)
+            else:
+                if key.startswith(self._prefix) and self._is_object(entry):
+                    yield Item(key, entry.attr, entry.record)
+                stack.append(_Folder(entry.attr.inode, key, limit=self._first))
+
+    def _descend(self, after: bytes) -> list[_Folder]:
+        """The directories on the way to `after`, each set to go on behind it; the deepest last."""
+        stack = [_Folder(self._bucket, b"", limit=self._first)]
+        if not after:
+            return stack
+        *folders, last = after.split(b"/")
+        for name in folders:
+            folder = stack[-1]
+            folder.start = name + b"/"
+            child = self._child(folder.inode, name)
+            key = folder.base + folder.start
+            skipped = self._delimiter == b"/" and key.startswith(self._prefix) and len(key) > len(self._prefix)
+            if child is None or skipped:
+                return stack
+            stack.append(_Folder(child, key, limit=self._first))
+        stack[-1].start = last
+        return stack
+
+    def _child(self, inode: Inode, name: bytes) -> Inode | None:
+        if name in (b"", b".", b".."):
+            return None
+        try:
+            attr = self._namespace.lookup(inode, name)
+        except FsError:
+            return None
+        return attr.inode if attr.is_dir else None
+
+    def _next(self, folder: _Folder) -> Entry | None:
+        if folder.position == len(folder.entries):
+            if folder.ended:
+                return None
+            folder.entries = self._read(folder)
+            folder.position = 0
+            folder.ended = len(folder.entries) < folder.limit
+            folder.limit = min(PAGE, 4 * folder.limit)
+            if not folder.entries:
+                return None
+            folder.start = folder.entries[-1].sort_key
+        folder.position += 1
+        return folder.entries[folder.position - 1]
+
+    def _read(self, folder: _Folder) -> list[Entry]:
+        """The next entries that can lead to keys with the prefix."""
+        wanted = b""
+        if self._prefix.startswith(folder.base):
+            name, slash, _ = self._prefix[len(folder.base) :].partition(b"/")
+            # Exactly one directory leads to a prefix that goes on below it; it sorts as `name/`.
+            wanted = name + slash
+        elif not folder.base.startswith(self._prefix):
+            return []
+        try:
+            return self._namespace.list_sorted(folder.inode, folder.start, folder.limit, prefix=wanted, records=True)
+        except FsError:
+            return []  # removed meanwhile
+
+    def _shown(self, entry: Entry, key: bytes) -> bool:
+        return (entry.attr.is_dir or entry.attr.is_file) and len(key) <= MAX_KEY and visible(entry.name)
+
+    def _is_object(self, entry: Entry) -> bool:
+        """Does a directory show itself as a key? When it is marked, or empty."""
+        if entry.record is not None:
+            return True
+        try:
+            return self._namespace.is_empty(entry.attr.inode)
+        except FsError:
+            return False
+
+    def _has_keys(self, entry: Entry) -> bool:
+        """Is there at least one key at or below this directory? (There is none below one that holds only links.)"""
+        if self._is_object(entry):
+            return True
+        below = Lister(self._namespace, entry.attr.inode, first=4)
+        return next(below._walk(b""), None) is not None
