@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import trio
 
@@ -16,6 +15,7 @@ from ..chain import storage2
 from ..chain.api import AccountStatus, Chain
 from ..chain.intents import IntentResult, Treasurer
 from ..chain.journal import new_query_id
+from ..chain.ledger import ContractAccount, History, contract_account, wallet_account
 from ..chain.lite import LiteChain
 from ..chain.messages import Message
 from ..chain.storage2 import StorageContract, Terms
@@ -43,6 +43,7 @@ class Money:
         self._seen: dict[Address, tuple[float, StorageContract | None, int]] = {}
         self._reading: dict[Address, trio.Lock] = {}
         self._balance: tuple[float, int] | None = None
+        self._history = History(chain)
 
     @property
     def address(self) -> Address:
@@ -138,11 +139,45 @@ class Money:
         self._seen.pop(address, None)
         result.check()
 
-    async def account_of(self, address: Address) -> "_Tmp":
-        return _Tmp()
+    # The ledger.
 
-    async def ledger(self) -> dict[str, object]:
-        return {}
+    async def account_of(self, address: Address) -> ContractAccount:
+        """Where the coins of one contract went."""
+        history, balance = await self._history.of(address)
+        return contract_account(address, self._wallet.address, history, balance)
+
+    async def ledger(self) -> dict[str, Any]:
+        """Every contract that coins ever went to, and the wallet; see docs/control.md. Raises ChainUnavailable."""
+        bags = [b for b in self._store.bags("live", "closing", "closed") if b.contract is not None]
+        rows = []
+        total = {"funded": 0, "returned": 0, "rewards": 0, "contract_fees": 0, "left": 0}
+        adds_up = True
+        for bag in bags:
+            assert bag.contract is not None
+            account = await self.account_of(bag.contract)
+            adds_up = adds_up and account.adds_up
+            amounts = {"funded": account.funded, "returned": account.returned, "rewards": account.rewards,
+                       "fees": account.fees, "left": account.left}  # fmt: skip
+            rows.append({"bag_id": bag.bag_id.hex(), "contract": bag.contract, "state": bag.state, **amounts})
+            for name in ("funded", "returned", "rewards", "left"):
+                total[name] += amounts[name]
+            total["contract_fees"] += account.fees
+        history, balance = await self._history.of(self._wallet.address)
+        wallet = wallet_account(history, balance, {b.contract for b in bags if b.contract})
+        adds_up = adds_up and wallet.adds_up
+        return {
+            "wallet": self._wallet.address,
+            "contracts": rows,
+            "total": {
+                **total,
+                "received": wallet.received,
+                "sent": wallet.sent,
+                "wallet_fees": wallet.fees,
+                "balance": wallet.balance,
+                "on_the_way": wallet.funded - total["funded"] + total["returned"] - wallet.returned,
+                "adds_up": adds_up,
+            },
+        }
 
     async def send(self, to: Address, amount: int, reason: str, *, bounce: bool) -> IntentResult:
         """A plain transfer out of the wallet."""
@@ -162,12 +197,3 @@ async def open_money(volume: Path, global_config: Path, store: AgentStore, clock
     wallet = await trio.to_thread.run_sync(Wallet.from_words, words)
     async with AsyncioThread() as bridge, LiteChain(global_config, bridge) as chain:
         yield Money(chain, wallet, store, clock)
-
-
-@dataclass(frozen=True)
-class _Tmp:
-    funded: int = 0
-    returned: int = 0
-    rewards: int = 0
-    fees: int = 0
-    left: int = 0
