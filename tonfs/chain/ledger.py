@@ -63,7 +63,7 @@ class WalletAccount:
 
 
 class History:
-    """All transactions of accounts, proved, newest first; what was read once is kept and only newer ones are fetched."""
+    """All transactions of accounts, proved, newest first; what was read once is kept, only newer ones are fetched."""
 
     def __init__(self, chain: Chain) -> None:
         self._chain = chain
