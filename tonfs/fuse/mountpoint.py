@@ -74,9 +74,13 @@ def real_path(directory: Path) -> str:
 
 
 def is_dead(point: str) -> bool:
-    """Something is mounted there and its process is gone."""
+    """Something is mounted there and its process is gone.
+
+    statfs is never answered from the kernel's caches; stat of a dead mount's root may be, for as long as our
+    attributes are good.
+    """
     try:
-        os.stat(point)
+        os.statvfs(point)
     except OSError as exc:
         return exc.errno == errno.ENOTCONN
     return False
