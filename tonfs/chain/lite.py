@@ -41,6 +41,12 @@ BLOCK_PATIENCE: Final = 60.0
 FIRST_PAUSE: Final = 0.5
 LONGEST_PAUSE: Final = 30.0
 LIAR_PAUSE: Final = 600.0
+LONELY_PAUSE: Final = 30.0
+"""The same when there is no other server to turn to."""
+LATE_BEFORE_RESET: Final = 3
+"""When every server is this often in a row behind the newest block known, the chain has been set back (a restored
+devnet), or the one that showed that block had invented it."""
+_TIMED_OUT: Final = 652
 PAGE: Final = 16
 _REMEMBERED: Final = 256
 
@@ -99,6 +105,7 @@ class LiteChain:
         self._timeout = query_timeout
         self._patience = patience
         self._head = _Head()
+        self._late = 0
 
     async def __aenter__(self) -> LiteChain:
         return self
@@ -256,11 +263,13 @@ class LiteChain:
                 why = exc.message
             except (OSError, TimeoutError, TimedOut, ServerError) as exc:
                 why = f"{server.address}: {exc or type(exc).__name__}"
+                self._note_late(exc)
                 server.failures += 1
                 pause = min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** (server.failures - 1))
                 server.avoid_until = trio.current_time() + pause
                 log.debug("lite server failed", server=str(server.address), reason=str(exc), pause=pause)
             else:
+                self._late = 0
                 server.failures = 0
                 server.avoid_until = float("-inf")
                 server.lied = ""
@@ -283,12 +292,21 @@ class LiteChain:
         # The coroutine ends by itself; the outer limit is for a loop that does not.
         return await self._bridge.run(work, timeout=left + 5.0)
 
+    def _note_late(self, exc: Exception) -> None:
+        """Forget the newest block known when no server can show one as new any more."""
+        if isinstance(exc, ServerError) and exc.code == _TIMED_OUT:
+            self._late += 1
+            if self._late >= LATE_BEFORE_RESET * len(self._servers):
+                log.info("every lite server is behind the newest block known, starting over")
+                self._head, self._late = _Head(), 0
+
     def _avoid_liar(self, server: _Server, exc: BadProof) -> None:
+        pause = LIAR_PAUSE if len(self._servers) > 1 else LONELY_PAUSE
         server.lied = exc.message
-        server.avoid_until = trio.current_time() + LIAR_PAUSE
+        server.avoid_until = trio.current_time() + pause
         if self._head.shown_by == server.address:
             self._head = _Head()  # what it showed must not make honest servers look late
-        log.warning("lite server avoided", server=str(server.address), reason=exc.message, seconds=LIAR_PAUSE)
+        log.warning("lite server avoided", server=str(server.address), reason=exc.message, seconds=pause)
 
 
 def _account_id(address: Address) -> dict[str, object]:

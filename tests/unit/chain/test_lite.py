@@ -89,8 +89,8 @@ async def make_world(path: Path) -> AsyncIterator[World]:
 @asynccontextmanager
 async def impatient(world: World) -> AsyncIterator[LiteChain]:
     async with open_chain(world.config) as chain:
-        chain._timeout = 0.3
-        chain._patience = 1.5
+        chain._timeout = 0.2
+        chain._patience = 0.6
         yield chain
 
 
@@ -262,6 +262,25 @@ async def test_a_server_that_comes_back_is_used_again(tmp_path: Path) -> None:
                 assert (await chain.account(WALLET.address)).balance == 10 * NANO
 
 
+async def test_a_chain_that_was_set_back_is_followed_again_in_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tonfs.devnet.liteserver.LATE", 0.0)
+    monkeypatch.setattr("tonfs.chain.lite.FIRST_PAUSE", 0.05)
+    async with make_world(tmp_path) as world:
+        server = await world.serve(Twisted(world.ledger))
+        world.ledger.snapshot("early")
+        for _ in range(3):
+            world.tick()
+        async with impatient(world) as chain:
+            chain._timeout = 1.05  # the server's wait is a second shorter
+            chain._patience = 10.0
+            assert (await chain.account(WALLET.address)).seqno == 5
+            world.ledger.restore("early")
+            server.drop_connections()
+            assert (await chain.account(WALLET.address)).seqno == 2
+
+
 async def test_nobody_listening_is_unavailable(tmp_path: Path) -> None:
     async with make_world(tmp_path) as world:
         [listener] = await trio.open_tcp_listeners(0, host="127.0.0.1")
@@ -291,7 +310,7 @@ async def test_a_server_with_another_key_is_unavailable(tmp_path: Path) -> None:
         config = world.config
         config["liteservers"][0]["id"]["key"] = base64.b64encode(KeyPair.from_seed(b"o" * 32).public_key).decode()
         async with open_chain(config) as chain:
-            chain._timeout, chain._patience = 0.3, 1.0
+            chain._timeout, chain._patience = 0.2, 0.4
             with pytest.raises(ChainUnavailable):
                 await chain.now()
 
