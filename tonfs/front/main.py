@@ -35,7 +35,6 @@ log = get_logger(__name__)
 
 COMMIT_INTERVAL: Final = 0.2
 CACHE_INTERVAL: Final = 10.0
-S3_MODULE: Final = "tonfs.s3shim.app"
 
 
 @dataclass(frozen=True)
@@ -128,18 +127,24 @@ class Front:
         *,
         task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
     ) -> None:
-        """Any task_status value that the door reports as its address is shown; else the configured one."""
-        serve_s3 = _s3_door()
-        region = self._config.settings.s3.region
+        """Raises what keeps the door from opening. Should it fall later, the front stops in order."""
+        serve_s3, key_store = _s3_door()
+        keys = key_store(self._volume.directory / "keys")
         listen = self._config.s3_listen
-        with scope:
-            async with trio.open_nursery() as nursery:
-                keys = self._volume.directory / "keys"
-                start = partial(serve_s3, self._volume, listen, region, keys, fetcher)
-                bound = await nursery.start(start)
-                self._s3_url = f"http://{bound if isinstance(bound, str) else listen}"
-                task_status.started()
-        self._s3_url = None
+        start = partial(serve_s3, self._volume, listen, self._config.settings.s3.region, keys, fetcher)
+        try:
+            with scope:
+                async with trio.open_nursery() as nursery:
+                    bound = await nursery.start(start)
+                    self._s3_url = f"http://{bound if isinstance(bound, str) else listen}"
+                    task_status.started()
+        except Exception as exc:
+            if self._s3_url is None:
+                raise
+            log.error("the S3 door fell", exc=exc)
+            self._stop.set()
+        finally:
+            self._s3_url = None
 
     async def _signals(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
@@ -174,10 +179,13 @@ class Front:
                 log.debug("keeping the cache small did not work this time", reason=exc.message)
 
 
-def _s3_door() -> Any:
-    if importlib.util.find_spec(S3_MODULE) is None:
+def _s3_door() -> tuple[Any, Any]:
+    """The door and the class of its keys; imported only when somebody wants S3."""
+    if importlib.util.find_spec("tonfs.s3shim.app") is None:
         raise Unsupported("This tonfs has no S3 door.", hint="Mount without the option s3=.")
-    return importlib.import_module(S3_MODULE).serve_s3
+    app = importlib.import_module("tonfs.s3shim.app")
+    keys = importlib.import_module("tonfs.s3shim.keys")
+    return app.serve_s3, keys.KeyStore
 
 
 def _prepare_process() -> None:

@@ -82,6 +82,8 @@ class Core:
         self.directory = directory
         self.clock: Clock = clock or SystemClock()
         self.lock = threading.RLock()
+        self._maintenance = threading.RLock()
+        """Held by `background` and while closing; always taken before `lock`."""
         self._claim = claim(directory)
         try:
             self._open()
@@ -337,6 +339,11 @@ class Core:
 
         To be called every 200 ms from one thread. Raises FsError when the disk does not take it.
         """
+        with self._maintenance:
+            if not self._closed:
+                self._maintain()
+
+    def _maintain(self) -> None:
         self.space.look()
         try:
             if self._gen != self._committed:
@@ -396,21 +403,21 @@ class Core:
 
     def close(self) -> None:
         """Make everything durable and release the volume. Idempotent."""
-        with self.lock:
+        with self._maintenance:
             if self._closed:
                 return
-        self.commit()
-        with self.lock:
-            self._begin()
-            self.db.execute("UPDATE meta SET value = '1' WHERE key = 'clean'")
-            self._gen += 1
-            self._commit_locked()
-            self._sync_wal(self._committed)
+            self.commit()
+            with self.lock:
+                self._begin()
+                self.db.execute("UPDATE meta SET value = '1' WHERE key = 'clean'")
+                self._gen += 1
+                self._commit_locked()
+                self._sync_wal(self._committed)
             self.abandon()
 
     def abandon(self) -> None:
         """Release the volume as it is, as a crash would: what was not committed is lost."""
-        with self.lock:
+        with self._maintenance, self.lock:
             if self._closed:
                 return
             self._closed = True

@@ -263,14 +263,14 @@ class Names(Core):
         node = self._node(inode)
         folder = self._live_dir(parent)
         check_new_name(name)
+        if self._find(parent, name) is not None:
+            raise FsError(f"{name!r} exists already.", errno.EEXIST)
         if node.is_dir:
             raise FsError("A directory has only one name.", errno.EPERM)
         if node.nlink == 0:
             raise FsError("The file was removed.", errno.ENOENT)
         if node.nlink >= LINK_MAX:
             raise FsError("The file has too many names.", errno.EMLINK)
-        if self._find(parent, name) is not None:
-            raise FsError(f"{name!r} exists already.", errno.EEXIST)
         self.space.require()
         node.nlink += 1
         self._touch_size(node)
