@@ -52,13 +52,13 @@ def make_volume(
         for name in FOLDERS:
             (volume / name).mkdir(mode=0o700, exist_ok=True)
         if secret:
-            _write(volume / "keys" / "words", " ".join(secret) + "\n")
+            write_private(volume / "keys" / "words", " ".join(secret) + "\n")
         values: dict[str, Any] = {"network": network}
         if plain:
             values["plain"] = True
         if replicas is not None:
             values["policy"] = {"replica": {"replicas": replicas}}
-        _write(config, render(values))
+        write_private(config, render(values))
     except OSError as exc:
         raise _cannot(volume, exc) from None
     return secret
@@ -68,7 +68,7 @@ def _cannot(volume: Path, exc: OSError) -> TonfsError:
     return Refused(f"The volume {volume} cannot be made: {exc.strerror} ({exc.filename}).")
 
 
-def _write(path: Path, text: str) -> None:
+def write_private(path: Path, text: str) -> None:
     """A private file that is whole or not there, also after a crash."""
     draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
