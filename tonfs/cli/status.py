@@ -75,9 +75,10 @@ def render(status: dict[str, Any]) -> Group:
     if status["network"] != "none":
         state = "paused" if agent["paused"] else "up" if agent["alive"] else "down"
         head.add_row("agent", f"{state}  network {status['network']}")
+    empty = files["total"] - files["dirty"] - files["packed"] - files["proven"]
     head.add_row(
         "files",
-        f"{files['total']} ({files['dirty']} dirty, {files['packed']} packed, {files['proven']} proven)   "
+        f"{files['total']} ({files['dirty']} dirty, {files['packed']} packed, {files['proven']} proven, {empty} empty)   "
         f"{show_size(size['logical'])} ({show_size(size['dirty'])} dirty, {show_size(size['local'])} local)",
     )
     money = status["money"]
