@@ -244,8 +244,17 @@ class S3Error(TonfsError):
 
     code = "TF0501"
 
-    def __init__(self, s3_code: str, status: int, message: str, *, hint: str | None = None) -> None:
+    def __init__(
+        self,
+        s3_code: str,
+        status: int,
+        message: str,
+        *,
+        headers: tuple[tuple[str, str], ...] = (),
+        hint: str | None = None,
+    ) -> None:
         super().__init__(message, hint=hint)
+        self.headers = headers
         object.__setattr__(self, "s3_code", s3_code)
         object.__setattr__(self, "s3_status", status)
 

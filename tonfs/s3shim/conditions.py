@@ -86,13 +86,14 @@ def parse_range(text: str | None, size: int) -> tuple[int, int] | None:
         if match[2] and last < first:
             return None
         if first >= size:
-            raise invalid_range()
+            raise invalid_range(size)
         return first, min(last, size - 1) + 1
     suffix = int(match[2])
     if suffix == 0 or size == 0:
-        raise invalid_range()
+        raise invalid_range(size)
     return max(0, size - suffix), size
 
 
-def invalid_range() -> S3Error:
-    return S3Error("InvalidRange", 416, "The requested range is not satisfiable.")
+def invalid_range(size: int) -> S3Error:
+    headers = (("Content-Range", f"bytes */{size}"), ("Accept-Ranges", "bytes"))
+    return S3Error("InvalidRange", 416, "The requested range is not satisfiable.", headers=headers)

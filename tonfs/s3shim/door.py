@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Protocol, TypeVar
 
@@ -84,6 +84,18 @@ class Call:
         return self.request.parameter(name)
 
 
+class Stream(Protocol):
+    """An object's bytes on their way out."""
+
+    async def next(self) -> bytes:
+        """The next block, b"" at the end. An error means that the rest must not be sent."""
+        ...
+
+    def close(self) -> None:
+        """Called once everything was sent, or will not be."""
+        ...
+
+
 @dataclass
 class Answer:
     """`stream` sends `length` bytes; without it `body` is sent. A HEAD answer has `length` and no body."""
@@ -91,7 +103,7 @@ class Answer:
     status: int = 200
     headers: Headers = field(default_factory=list)
     body: bytes = b""
-    stream: AsyncIterator[bytes] | None = None
+    stream: Stream | None = None
     length: int | None = None
 
 

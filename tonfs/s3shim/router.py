@@ -177,7 +177,7 @@ def _plain(words: set[str]) -> None:
 def _service(request: Request, words: set[str]) -> Operation:
     if request.method != "GET":
         raise _not_allowed()
-    _plain(words)
+    _plain(words | {name for name, _, _ in request.query if name in ("prefix", "continuation-token")})
     return Operation.LIST_BUCKETS
 
 
