@@ -56,6 +56,7 @@ class FakePeer:
         self._id = short_id(public_key)
         self.address_known = address
         self.heard_at = -math.inf
+        self.acknowledged_at = -math.inf
 
     @property
     def id(self) -> AdnlId:
@@ -64,6 +65,11 @@ class FakePeer:
     @property
     def address(self) -> UdpAddress | None:
         return self.address_known
+
+    @property
+    def last_heard(self) -> float | None:
+        latest = max(self.heard_at, self.acknowledged_at)
+        return None if latest == -math.inf else latest
 
     async def query(self, data: bytes, *, timeout: float) -> bytes:
         assert len(data) <= MAX_PLAIN, "too large for plain ADNL"
@@ -229,6 +235,9 @@ class _Call:
         if not self.net._passes(self.source, target):
             return
         seen = target.heard_from(self.source)
+        known = self.source.known_peer(target.id)
+        if known is not None:  # a node acknowledges what reaches it, whether or not it answers
+            known.acknowledged_at = trio.current_time()
         if not self._started:
             self._started = True
             handler = target.handler

@@ -28,6 +28,11 @@ class Peer(Protocol):
     @property
     def address(self) -> UdpAddress | None: ...
 
+    @property
+    def last_heard(self) -> float | None:
+        """Trio time of the last valid packet from this peer, whatever was in it; None: nothing is remembered."""
+        ...
+
     async def query(self, data: bytes, *, timeout: float) -> bytes:
         """ADNL query, re-sent until answered. Returns the answer's bytes. Raises PeerTimeout, PeerUnreachable."""
         ...

@@ -57,6 +57,11 @@ class NodePeer:
     def address(self) -> UdpAddress | None:
         return self._remote.address
 
+    @property
+    def last_heard(self) -> float | None:
+        pair = self._remote.pair
+        return None if pair is None else pair.peer.last_received
+
     async def query(self, data: bytes, *, timeout: float) -> bytes:
         query_id = os.urandom(32)
 

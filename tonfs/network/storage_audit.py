@@ -40,6 +40,7 @@ async def audit_piece(swarm: Swarm, piece: int, peer_id: AdnlId, *, timeout: flo
     """See `PeerNet.audit_piece`. Raises DhtUnavailable, UsageError for a piece outside the bag."""
     started = trio.current_time()
     findings = _Findings()
+    peer: Peer | None = None
     with trio.move_on_after(timeout):
         peer = await swarm.hunt.find_by_record(peer_id)
         if peer is None:
@@ -50,6 +51,9 @@ async def audit_piece(swarm: Swarm, piece: int, peer_id: AdnlId, *, timeout: flo
         await _audit(link, piece, findings)
     if findings.answer is not None:
         return findings.answer
+    if not findings.alive and peer is not None and (peer.last_heard or started) > started:
+        findings.alive = True
+        findings.detail = "the peer is there, but it does not answer for this bag"
     outcome = PieceOutcome.SILENT if findings.alive else PieceOutcome.UNREACHABLE
     detail = findings.detail or ("no answer to getPiece" if findings.alive else "no answer to anything")
     return PieceAnswer(outcome, 0, trio.current_time() - started, detail)

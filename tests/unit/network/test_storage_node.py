@@ -517,6 +517,16 @@ async def test_a_provider_that_dropped_the_data_is_silent_not_unreachable(world,
     assert answer.outcome is PieceOutcome.SILENT
 
 
+async def test_a_provider_that_forgot_the_bag_is_silent_not_unreachable(world, autojump_clock):
+    bag = world.make_bag()
+    auditor = await world.seeder("auditor", bag)
+    provider = await world.seeder("provider", bag)
+    await provider.node.forget(bag.info.bag_id)
+    answer = await auditor.node.audit_piece(bag.info.bag_id, auditor.directory, 7, provider.id, timeout=20)
+    assert answer.outcome is PieceOutcome.SILENT
+    assert "this bag" in answer.detail
+
+
 # Housekeeping.
 
 
