@@ -77,7 +77,7 @@ async def s3(tmp_path: Path) -> AsyncIterator[S3]:
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(background)
-        door.address = await nursery.start(serve_s3, volume, "127.0.0.1:0", "us-east-1", directory / "keys", door.fetch)
+        door.address = await nursery.start(serve_s3, volume, "127.0.0.1:0", "us-east-1", door.keys, door.fetch)
         door.client = door.new_client()
         yield door
         nursery.cancel_scope.cancel()

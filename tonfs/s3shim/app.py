@@ -15,7 +15,6 @@ import secrets
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Final, TypeVar
 
 import aiohttp
@@ -71,13 +70,13 @@ async def serve_s3(
     namespace: Namespace,
     listen: str,
     region: str,
-    keys: Path,
+    keys: KeyStore,
     fetch: Fetch,
     *,
     clock: Clock | None = None,
     task_status: trio.TaskStatus[str] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Serve until cancelled. `listen` is HOST:PORT (port 0 picks one), `keys` the directory of the access keys.
+    """Serve until cancelled. `listen` is HOST:PORT (port 0 picks one), `keys` the access keys.
 
     `task_status` reports the HOST:PORT that it listens on. Raises UsageError, Busy when the port is taken.
     """
@@ -88,7 +87,7 @@ async def serve_s3(
         async def fetch_in_trio(ranges: Sequence[RemoteRange]) -> None:
             await bridge.call_trio(fetch, ranges)
 
-        server = _Server(namespace, KeyStore(keys, times), region, times, fetch_in_trio)
+        server = _Server(namespace, keys, region, times, fetch_in_trio)
         try:
             bound = await bridge.run(server.start, host, port, timeout=START_TIMEOUT)
             log.info("S3 listens", url=f"http://{bound}")
