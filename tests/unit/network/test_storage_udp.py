@@ -76,7 +76,7 @@ async def test_a_bag_crosses_real_sockets(tmp_path, loss):
         assert answer.outcome is PieceOutcome.OK
         assert answer.bytes == 1 << 17
         await seeder.forget(bag.info.bag_id)
-        answer = await reader.audit_piece(bag.info.bag_id, tmp_path / "reader", 11, seeder.id, timeout=8)
+        answer = await reader.audit_piece(bag.info.bag_id, tmp_path / "reader", 11, seeder.id, timeout=2)
         assert answer.outcome is PieceOutcome.SILENT
         nursery.cancel_scope.cancel()
 
