@@ -33,6 +33,8 @@ class ReplicaPolicy:
     """Highest accepted price, nanoTON per MB and day, before the minimum-bounty correction."""
     start_deadline: float = 3600.0
     """A fresh placement must show its first proof within this time, else it has failed."""
+    avoid_failed: float = 7 * 86400.0
+    """A provider that failed is not hired again for this long; twice as long after each further failure."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,6 @@ def devnet_defaults() -> Policy:
     """Short times, so that a person sees the whole life of a file within a minute."""
     return Policy(
         pack=replace(PackPolicy(), settle=2.0, deadline=5.0, target_size=16 << 20),
-        replica=replace(ReplicaPolicy(), span=86400, start_deadline=300.0),
+        replica=replace(ReplicaPolicy(), span=86400, start_deadline=300.0, avoid_failed=120.0),
         audit=replace(AuditPolicy(), interval=30.0, timeout=5.0, retry=3.0, strikes=3),
     )

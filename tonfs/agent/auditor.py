@@ -9,7 +9,7 @@ import trio
 
 from ..audit import ChainView, Evidence, Outcome, Verdict, choose_pieces, judge, next_due
 from ..bag import TorrentInfo
-from ..errors import TonfsError
+from ..errors import PeerTimeout, PeerUnreachable, TonfsError
 from ..log import get_logger
 from ..network.api import PieceAnswer, PieceOutcome
 from .context import Agent
@@ -55,14 +55,23 @@ async def _limited(
     agent: Agent, bag: Bag, placement: Placement, rng: random.Random, limiter: trio.CapacityLimiter
 ) -> None:
     async with limiter:
-        await audit_placement(agent, bag, placement, rng)
+        try:
+            await audit_placement(agent, bag, placement, rng)
+        except Exception as exc:  # one audit that breaks must not end the others
+            log.error("audit broke", bag_id=bag.bag_id.hex(), provider=placement.provider.hex(), exc=exc)
+            await trio.sleep(TICK)
 
 
 async def audit_placement(agent: Agent, bag: Bag, placement: Placement, rng: random.Random) -> Verdict:
     """One audit of one placement: evidence gathered, judged, recorded, and the placement's state moved."""
     policy = agent.settings.policy.audit
     chain = await chain_view(agent, bag, placement)
-    answers = await _ask_pieces(agent, bag, placement, rng)
+    try:
+        answers = await _ask_pieces(agent, bag, placement, rng)
+    except TonfsError as exc:
+        # Our own trouble (no DHT, no peer process): nothing was learned about the provider.
+        log.debug("audit could not be carried out", provider=placement.provider.hex(), reason=exc.message)
+        answers = []
     evidence = Evidence(
         chain=chain,
         outcomes=[Outcome(answer.outcome.value) for _, answer in answers],
@@ -138,7 +147,7 @@ async def _ask_pieces(
             return []
         try:
             adnl = await agent.net.provider_adnl(placement.provider, bag.contract, timeout=policy.timeout)
-        except TonfsError as exc:
+        except (PeerTimeout, PeerUnreachable) as exc:
             return [(0, PieceAnswer(PieceOutcome.UNREACHABLE, bytes=0, seconds=policy.timeout, detail=exc.message))]
         agent.store.set_adnl(bag.bag_id, placement.provider, adnl)
         agent.heard_from(placement.provider)

@@ -24,7 +24,6 @@ STATUS_TIMEOUT: Final = 5.0
 DISCOVER_EVERY: Final = 20.0
 AVOID_AFTER_SILENCE: Final = 20.0
 """A provider that did not answer a quote is not asked again for this long."""
-AVOID_AFTER_FAILURE: Final = 24 * 3600.0
 BALANCE_EVERY: Final = 300.0
 GAS_RESERVE: Final = NanoTon(100_000_000)
 """What a contract holds above its bounties: its own fees, and the 0.08 TON that providers insist on."""
@@ -50,16 +49,32 @@ class Hiring:
                 self._looked = now
             return list(self._known)
 
+    def _failed_lately(self) -> set[ProviderKey]:
+        now, base = self._agent.clock.now(), self._agent.settings.policy.replica.avoid_failed
+        return {
+            p.key
+            for p in self._agent.store.providers().values()
+            if p.failed_at is not None and now - p.failed_at < base * 2 ** min(p.failures - 1, 10)
+        }
+
+    def _silent_lately(self) -> set[ProviderKey]:
+        now = self._agent.clock.now()
+        return {key for key, at in self._silent.items() if now - at < AVOID_AFTER_SILENCE}
+
+    def shortage(self, missing: int, used: set[ProviderKey]) -> str:
+        """Why not enough providers can be hired, for a person."""
+        known = set(self._known)
+        free = known - used
+        failed, silent = free & self._failed_lately(), free & self._silent_lately()
+        return (
+            f"{missing} more replicas are wanted; of {len(known)} known providers {len(known & used)} hold the bag, "
+            f"{len(failed)} failed lately and {len(silent - failed)} do not answer or do not want it."
+        )
+
     async def quotes(self, size: int, used: set[ProviderKey]) -> list[Quote]:
         """Quotes from everybody who may be hired now: not used for this bag, not failed lately, answering."""
         agent = self._agent
-        now = agent.clock.now()
-        failed = {
-            p.key
-            for p in agent.store.providers().values()
-            if p.failed_at is not None and now - p.failed_at < AVOID_AFTER_FAILURE
-        }
-        silent = {key for key, at in self._silent.items() if now - at < AVOID_AFTER_SILENCE}
+        failed, silent = self._failed_lately(), self._silent_lately()
         found: list[Quote] = []
 
         async def ask(key: ProviderKey) -> None:

@@ -77,6 +77,11 @@ class Money:
             self._seen[address] = (trio.current_time(), contract, state.now)
             return contract, state.now
 
+    def forget(self, address: Address) -> None:
+        """Let go of what is kept in memory of a contract."""
+        self._seen.pop(address, None)
+        self._reading.pop(address, None)
+
     async def balance(self) -> NanoTon:
         if self._balance is None or trio.current_time() - self._balance[0] > FRESH_FOR:
             self._balance = (trio.current_time(), (await self.chain.account(self._wallet.address)).balance)

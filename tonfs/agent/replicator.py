@@ -27,6 +27,8 @@ log = get_logger(__name__)
 
 TICK: Final = 1.0
 AT_ONCE: Final = 8
+AGAIN_AFTER: Final = 3.0
+"""Pause before a bag whose care did not work is looked after again."""
 
 
 class Replicator:
@@ -76,7 +78,11 @@ class Replicator:
         except TonfsError as exc:
             agent.problems[key] = exc.message
             log.debug("bag is looked after again later", bag_id=bag.bag_id.hex(), reason=exc.message)
-            await trio.sleep(TICK)
+            await trio.sleep(AGAIN_AFTER)
+        except Exception as exc:  # one bag that breaks must not end the care for the others
+            agent.problems[key] = f"Internal error with bag {bag.bag_id.hex()[:12]}: {type(exc).__name__}."
+            log.error("care of a bag broke", bag_id=bag.bag_id.hex(), exc=exc)
+            await trio.sleep(AGAIN_AFTER)
         finally:
             self._busy.discard(bag.bag_id)
 
@@ -106,18 +112,17 @@ class Replicator:
         missing = agent.settings.policy.replica.replicas - len(taken)
         if missing <= 0:
             return
-        used = {p.provider for p in placements}
+        used = {p.provider for p in placements if p.state is not State.GONE}
         quotes: list[Quote] = await self._hiring.quotes(bag.size, used)
         chosen = select(quotes, missing, exclude=used, scores=self._hiring.scores())
         now = agent.clock.now()
         for quote in chosen:
             agent.store.quote(bag.bag_id, quote.provider, quote.rate, quote.span, now)
+        key = _problem_key(bag)
         if len(chosen) < missing:
-            agent.problems[f"providers {bag.bag_id.hex()[:12]}"] = (
-                f"{missing - len(chosen)} more providers are needed for bag {bag.bag_id.hex()[:12]}, none answers."
-            )
+            agent.problems[key] = self._hiring.shortage(missing - len(chosen), used)
         else:
-            agent.problems.pop(f"providers {bag.bag_id.hex()[:12]}", None)
+            agent.problems.pop(key, None)
 
     async def _bring_contract_up_to_date(self, bag: Bag, info: TorrentInfo, placements: list[Placement]) -> None:
         """The contract's list becomes: who is paid and stays, plus who is quoted; failed ones are left out."""
@@ -196,6 +201,8 @@ class Replicator:
             directory = agent.pack_directory(bag.bag_id)
             await trio.to_thread.run_sync(lambda: shutil.rmtree(directory, ignore_errors=True))
         agent.store.set_bag_state(bag.bag_id, "closed")
+        agent.problems.pop(_problem_key(bag), None)
+        agent.money.forget(address)
         log.info("bag closed", bag_id=bag.bag_id.hex(), returned=account.returned)
 
     # The front.
@@ -212,6 +219,10 @@ class Replicator:
         if states != self._told:
             await agent.front.call("pack_states", {"packs": states})
             self._told = states
+
+
+def _problem_key(bag: Bag) -> str:
+    return f"replicas of {bag.bag_id.hex()[:12]}"
 
 
 def _lists(contract: StorageContract | None, wanted: dict[ProviderKey, Terms]) -> bool:
