@@ -274,6 +274,8 @@ class Rehearsal:
             contract = next(p["contract"] for p in pack["placements"] if p["state"] == "active")
             listed = {p["key"] for p in self.json("contract", "show", contract)["providers"]}
             hold(not listed & set(faults), f"contract {contract} still pays a failed provider")
+        for key in victims:  # mended, as an operator would; they may be hired again after a while
+            self.tonfs("devnet", "fault", key, "none", "--state", str(self.devnet))
         good, wanted = self.good(status)
         words = ", ".join(f"{faults[k]} ({found[k]})" for k in victims)
         return f"found and replaced: {words}; {good} of {wanted} replicas again; no other provider was marked"
