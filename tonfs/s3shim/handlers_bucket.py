@@ -18,8 +18,10 @@ DEFAULT_REGION = "us-east-1"
 
 
 def iso_date(nanoseconds: int) -> str:
-    """`2026-11-23T08:47:29.000Z`, the form of S3's lists."""
-    return time.strftime("%Y-%m-%dT%H:%M:%S.000Z", time.gmtime(nanoseconds // 10**9))
+    """`2026-11-23T08:47:29.123Z`, the form of S3's lists. With milliseconds: `aws s3 sync` compares it with the time of
+    the local file, which may be of the same second."""
+    seconds, rest = divmod(nanoseconds, 10**9)
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds)) + f".{rest // 10**6:03d}Z"
 
 
 def owner() -> str:

@@ -84,9 +84,10 @@ def parse(data: bytes, root: str) -> Element:
     if len(data) > MAX_BYTES:
         raise malformed("It is too long.")
     make: Callable[..., Any] = DefusedXMLParser
-    parser = make(target=_Bounded(), encoding="utf-8", forbid_dtd=True, forbid_entities=True, forbid_external=True)
+    parser = make(target=_Bounded(), forbid_dtd=True, forbid_entities=True, forbid_external=True)
     try:
-        parser.feed(data)
+        # As text: whatever encoding the document claims, only UTF-8 is read.
+        parser.feed(data.decode("utf-8"))
         found: Element = parser.close()
     except (ParseError, DefusedXmlException, ValueError, LookupError) as exc:
         raise malformed() from exc
