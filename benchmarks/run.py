@@ -1,0 +1,26 @@
+"""`make bench`: every benchmark of this folder, one after the other. Ratios are what counts; machines are noisy."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+RUNS = (
+    ("files: the mount beside the file system below it", ["files.py", "--json", str(HERE / "out" / "files.json")]),
+    ("network: RLDP2 between two processes beside bare sockets", ["network_loopback.py", "--megabytes", "64"]),
+    ("storage: a bag between two peer processes", ["storage_loopback.py", "--size", "64"]),
+    ("storage at 5 % loss", ["storage_loopback.py", "--size", "32", "--loss", "0.05"]),
+)
+
+
+def main() -> int:
+    failed = 0
+    for title, (script, *words) in RUNS:
+        print(f"\n== {title}", flush=True)
+        failed += subprocess.run([sys.executable, str(HERE / script), *words], check=False).returncode != 0
+    return 1 if failed else 0
+
+
+sys.exit(main())
