@@ -44,8 +44,13 @@ def main() -> None:
         + project["build-system"]["requires"]
     )
     dev = {k: v for k, v in closure(project["dependency-groups"]["dev"]).items() if k not in run}
+    # A marker of our own requirement stays with its pin, so that the rest installs where that wheel does not exist.
+    direct = map(
+        Requirement, project["project"]["dependencies"] + project["project"]["optional-dependencies"]["devnet"]
+    )
+    markers = {canonicalize_name(r.name): f"; {r.marker}" for r in direct if r.marker}
     for name, pins in (("requirements.lock", run), ("requirements-dev.lock", dev)):
-        text = "".join(f"{k}=={v}\n" for k, v in sorted(pins.items()))
+        text = "".join(f"{k}=={v}{markers.get(k, '')}\n" for k, v in sorted(pins.items()))
         (ROOT / name).write_text(f"# made by scripts/lock.py\n{text}", encoding="utf-8")
 
 
