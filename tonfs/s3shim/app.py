@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import ipaddress
+import logging
 import os
 import re
 import secrets
@@ -117,6 +118,13 @@ def parse_listen(listen: str) -> tuple[str, int]:
     return host, int(match[2])
 
 
+def _quiet_logger() -> logging.Logger:
+    """aiohttp writes a traceback for each malformed request, which anybody could use to fill our log."""
+    logger = logging.getLogger("tonfs.s3shim.http")
+    logger.setLevel(logging.CRITICAL)
+    return logger
+
+
 class _HttpBody:
     """`door.Body` on an aiohttp request."""
 
@@ -178,6 +186,7 @@ class _Server:
         server = web.Server(
             self._handle,
             access_log=None,
+            logger=_quiet_logger(),
             auto_decompress=False,
             keepalive_timeout=KEEPALIVE,
             lingering_time=LINGER,
