@@ -78,7 +78,7 @@ def render(status: dict[str, Any]) -> Group:
     empty = files["total"] - files["dirty"] - files["packed"] - files["proven"]
     head.add_row(
         "files",
-        f"{files['total']} ({files['dirty']} dirty, {files['packed']} packed, {files['proven']} proven, {empty} empty)   "
+        f"{files['total']} ({files['dirty']} dirty, {files['packed']} packed, {files['proven']} proven, {empty} empty) "
         f"{show_size(size['logical'])} ({show_size(size['dirty'])} dirty, {show_size(size['local'])} local)",
     )
     money = status["money"]
