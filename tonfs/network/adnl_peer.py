@@ -24,8 +24,10 @@ from .aes_ctr import crypt
 from .api import UdpAddress
 from .keys import KeyPair, short_id
 
+QUERY_FIRST: Final = 0.15
+"""Seconds until an unanswered query is sent again the first time; Go overlooks the very first one now and then."""
 QUERY_EVERY: Final = 0.4
-"""Seconds between sendings of an unanswered query."""
+"""Seconds between later sendings."""
 REINIT_AFTER: Final = 2.0
 """Seconds of silence after which the channel is doubted and a root packet goes out."""
 REINIT_EVERY: Final = 1.0
@@ -162,7 +164,7 @@ class AdnlPeer:
         message = wire.pack_message(wire.Query(query_id, data))
         if len(message) > wire.MAX_WHOLE:
             raise UsageError(f"an ADNL query of {len(data)} bytes is too long; use RLDP")
-        self._queries[query_id] = _OutQuery(message, on_answer, now + QUERY_EVERY)
+        self._queries[query_id] = _OutQuery(message, on_answer, now + QUERY_FIRST)
         self.send(message, now)
 
     def cancel(self, query_id: bytes) -> None:

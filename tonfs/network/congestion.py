@@ -73,6 +73,11 @@ class Congestion:
             return 2 * FIRST_RTT
         return min(1.0, max(0.03, 1.25 * self.srtt + 4 * self.rttvar + 0.01))
 
+    @property
+    def tail(self) -> float:
+        """When to repeat the last symbol if nobody said that all is there."""
+        return min(FIRST_RTT, 1.1 * self.srtt + 0.003) if self.srtt else FIRST_RTT
+
     def on_sent(self, count: int, now: float) -> Sent:
         if self.in_flight == 0:
             self._delivered_time = now  # idle time is no part of a delivery rate

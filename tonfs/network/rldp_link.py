@@ -96,7 +96,7 @@ class _Waiting:
 class _Outbound:
     """A transfer that we send, part after part."""
 
-    __slots__ = ("backoff", "data", "deadline", "heard", "held", "part", "probe_at", "records", "transfer_id")
+    __slots__ = ("backoff", "data", "deadline", "heard", "held", "part", "probe_at", "records", "tail", "transfer_id")
 
     def __init__(self, transfer_id: bytes, data: bytes, deadline: float, held: int, now: float) -> None:
         self.transfer_id = transfer_id
@@ -107,6 +107,8 @@ class _Outbound:
         self.heard = now
         self.backoff = 0
         self.probe_at = NEVER
+        self.tail = False
+        """The next probe only repeats the last symbol."""
         self.records: deque[tuple[int, Sent]] = deque()
         """(number of the first symbol after these, when they left)"""
         self.part = self._make_part(0)
@@ -121,6 +123,7 @@ class _Outbound:
         self.records.clear()
         self.backoff = 0
         self.probe_at = NEVER
+        self.tail = False
         if number * PART >= len(self.data):
             return False
         self.part = self._make_part(number)
@@ -403,7 +406,8 @@ class RldpLink:
         if settled or arrived:
             outbound.backoff = 0
             outbound.heard = now
-            outbound.probe_at = now + self.congestion.timeout
+            if not outbound.tail:
+                outbound.probe_at = now + self.congestion.timeout
             sent = outbound.record_of(outbound.part.acked) if settled else None
             self.congestion.on_settled(settled, arrived, sent, now)
             if outbound.part.wanted(self.congestion.loss) > 0:
@@ -449,9 +453,12 @@ class RldpLink:
         congestion = self.congestion
         part = outbound.part
         outbound.records.append((part.next_esi + count, congestion.on_sent(count, now)))
-        outbound.probe_at = now + congestion.timeout * (1 << outbound.backoff)
         for _ in range(count):
             self._send(part.emit(), now)
+        # C++ says `complete` only to a symbol that comes too late, and Go may overlook the last one until another
+        # comes: when all is sent, the first probe is early, and cheap.
+        outbound.tail = outbound.backoff == 0 and part.next_esi >= part.source.k
+        outbound.probe_at = now + (congestion.tail if outbound.tail else congestion.timeout * (1 << outbound.backoff))
 
     # Time.
 
@@ -478,6 +485,11 @@ class RldpLink:
     def _probe(self, outbound: _Outbound, now: float) -> None:
         """No news of this transfer: one to three more symbols, ever more seldom."""
         part = outbound.part
+        if outbound.tail:
+            outbound.tail = False
+            outbound.probe_at = now + self.congestion.timeout
+            self._send(part.repeat_last(), now)
+            return
         outbound.backoff = min(outbound.backoff + 1, 5)
         if outbound.backoff >= 2:
             # Two probes without an answer: what was in flight is gone. Only news makes this transfer hungry again.
