@@ -133,7 +133,7 @@ async def test_a_connection_that_breaks_leaves_the_old_object_and_nothing_behind
 
     await in_thread(cut)
     with trio.fail_after(20):
-        while _staged(bucket):  # noqa: ASYNC110 - the door runs in another thread, nothing tells us
+        while _staged(bucket):
             await trio.sleep(0.05)
     assert (await bucket.get("/bkt/k")).body == b"old"
 
