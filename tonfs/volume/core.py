@@ -389,6 +389,7 @@ class Core:
                     os.unlink(self.content.path(inode))
             with self.lock:
                 self._begin()
+                self._gen += 1
                 self.db.executemany("DELETE FROM doomed WHERE inode = ?", [(inode,) for inode in part])
 
     # Listeners, closing -----------------------------------------------------------------------------------------

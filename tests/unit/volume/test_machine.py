@@ -21,7 +21,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from tests.unit.volume.helpers import Packer, check, crash_copy, dump, everything
 from tonfs.errors import FsError
 from tonfs.ids import Inode
-from tonfs.volume import ROOT, SetAttr, Volume
+from tonfs.volume import SetAttr, Volume
 
 NAMES = st.sampled_from([b"a", b"b", b"c", b"\xff\xfe", b"a-b"])
 PATHS = st.lists(NAMES, min_size=1, max_size=3)

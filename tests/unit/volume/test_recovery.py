@@ -1,0 +1,195 @@
+from __future__ import annotations
+
+import errno
+import os
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.unit.volume.helpers import Packer, check, crash_copy
+from tests.unit.volume.test_names import new, refused
+from tonfs.errors import Busy, Damaged, NotFound
+from tonfs.volume import ROOT, PackedFile, Volume
+from tonfs.volume.recovery import VERSION_JUMP
+
+
+def test_a_second_process_is_refused(volume: Volume) -> None:
+    code = (
+        "import sys; from pathlib import Path; from tonfs.volume import Volume; from tonfs.errors import Busy\n"
+        "try: Volume(Path(sys.argv[1]))\n"
+        "except Busy: print('busy')"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(volume.directory)], capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "busy\n"
+    with pytest.raises(Busy):
+        Volume(volume.directory)
+
+
+def test_what_is_no_volume_is_not_made_into_one(tmp_path: Path) -> None:
+    with pytest.raises(NotFound):
+        Volume(tmp_path / "nothing")
+    assert not (tmp_path / "nothing").exists()
+
+
+def test_an_index_of_a_newer_tonfs_is_left_alone(directory: Path) -> None:
+    Volume(directory).close()
+    db = sqlite3.connect(directory / "index.db")
+    db.execute("PRAGMA user_version = 99")
+    db.close()
+    with pytest.raises(Damaged, match="99"):
+        Volume(directory)
+    (directory / "index.db").write_bytes(b"this is not a database" * 1000)
+    with pytest.raises(Damaged):
+        Volume(directory)
+
+
+def test_nothing_is_asked_and_nothing_changes_after_an_orderly_end(volume: Volume) -> None:
+    inode = new(volume, b"f").inode
+    volume.write(inode, 0, b"abc")
+    attr = volume.getattr(inode)
+    directory = volume.directory
+    volume.close()
+    again = Volume(directory)
+    assert again.clean_start
+    assert again.getattr(inode) == attr
+    assert new(again, b"g").inode == inode + 1
+    again.close()
+
+
+def test_after_a_crash_unpacked_files_get_versions_nobody_saw(volume: Volume, tmp_path: Path) -> None:
+    inode = new(volume, b"f").inode
+    volume.write(inode, 0, b"abc")
+    version = volume.getattr(inode).version
+    volume.commit()
+    copy = Volume(crash_copy(volume.directory, tmp_path / "copy"))
+    assert not copy.clean_start
+    assert copy.getattr(inode).version >= version + VERSION_JUMP
+    done = copy.commit_pack(b"\1" * 32, 3, [PackedFile(inode, version, ((0, 3, 0),))])  # type: ignore[arg-type]
+    assert done.stale == (inode,), "a pack made before the crash may hold older bytes"
+    copy.close()
+
+
+def test_numbers_given_out_before_a_crash_are_not_given_out_again(volume: Volume, tmp_path: Path) -> None:
+    volume.commit()
+    lost = [new(volume, b"%d" % n).inode for n in range(10)]
+    volume.write(lost[3], 0, b"x" * 5000)
+    copy = Volume(crash_copy(volume.directory, tmp_path / "copy"))
+    assert not copy.content.path(lost[3]).exists(), "bytes of a file that never was are cleaned up"
+    assert new(copy, b"n").inode > max(lost)
+    copy.close()
+
+
+def test_a_size_whose_bytes_the_disk_lost_is_cut(volume: Volume, tmp_path: Path) -> None:
+    inode = new(volume, b"f").inode
+    volume.write(inode, 0, b"x" * 5000)
+    volume.commit()
+    directory = crash_copy(volume.directory, tmp_path / "copy")
+    os.truncate(directory / "content" / f"{inode & 255:02x}" / f"{inode:x}", 1000)
+    copy = Volume(directory)
+    assert copy.getattr(inode).size == 1000
+    assert copy.read(inode, 0, 9999).data == b"x" * 1000
+    check(copy)
+    copy.close()
+
+
+def test_orphans_go_when_the_volume_is_opened(volume: Volume, tmp_path: Path) -> None:
+    inode = new(volume, b"f").inode
+    volume.write(inode, 0, b"x")
+    Packer().pack_all(volume)
+    volume.set_xattr(inode, b"user.a", b"b")
+    volume.hold(inode)
+    volume.unlink(ROOT, b"f")
+    volume.commit()
+    copy = Volume(crash_copy(volume.directory, tmp_path / "copy"))
+    refused(errno.ENOENT, lambda: copy.getattr(inode))
+    assert not copy.content.path(inode).exists()
+    check(copy)
+    for table in ("extent", "xattr", "doomed"):
+        assert copy.reader.execute(f"SELECT count(*) FROM {table}").fetchone() == (0,)
+    copy.close()
+
+
+def test_holds_are_forgotten_and_contents_stay(volume: Volume) -> None:
+    inode = new(volume, b"f").inode
+    volume.write(inode, 0, b"abc")
+    volume.hold(inode, 3)
+    directory = volume.directory
+    volume.close()
+    again = Volume(directory)
+    assert again.read(inode, 0, 3).data == b"abc"
+    again.unlink(ROOT, b"f")
+    refused(errno.ENOENT, lambda: again.getattr(inode))
+    again.close()
+
+
+@pytest.mark.allow_logs
+def test_a_commit_that_the_disk_refuses_leaves_the_last_one(volume: Volume, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = new(volume, b"kept").inode
+    volume.commit()
+    lost = new(volume, b"lost").inode
+    real = volume.db
+
+    class Full:
+        """A connection whose COMMIT finds the disk full; SQLite rolls back then."""
+
+        def __getattr__(self, name: str) -> object:
+            return getattr(real, name)
+
+        def execute(self, sql: str, *values: object) -> sqlite3.Cursor:
+            if sql == "COMMIT":
+                real.execute("ROLLBACK")
+                raise sqlite3.OperationalError("database or disk is full")
+            return real.execute(sql, *values)
+
+    monkeypatch.setattr(volume, "db", Full())
+    refused(errno.ENOSPC, volume.commit)
+    monkeypatch.setattr(volume, "db", real)
+    refused(errno.ENOENT, lambda: volume.getattr(lost))
+    assert volume.getattr(kept).nlink == 1
+    new(volume, b"lost")
+    volume.commit()
+
+
+def test_a_busy_index_is_tried_again_and_loses_nothing(volume: Volume, monkeypatch: pytest.MonkeyPatch) -> None:
+    inode = new(volume, b"f").inode
+    real = volume.db
+
+    class Held:
+        def __getattr__(self, name: str) -> object:
+            return getattr(real, name)
+
+        def execute(self, sql: str, *values: object) -> sqlite3.Cursor:
+            if sql == "COMMIT":
+                raise sqlite3.OperationalError("database is locked")
+            return real.execute(sql, *values)
+
+    monkeypatch.setattr(volume, "db", Held())
+    refused(errno.EIO, volume.commit)
+    monkeypatch.setattr(volume, "db", real)
+    volume.commit()
+    assert volume.getattr(inode).nlink == 1
+
+
+def test_the_wal_does_not_grow_for_ever(volume: Volume, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tonfs.volume.core.WAL_CHECKPOINT", 1 << 18)
+    monkeypatch.setattr("tonfs.volume.core.WAL_LIMIT", 1 << 20)
+    for turn in range(60):
+        for number in range(100):
+            new(volume, b"%d-%d" % (turn, number))
+        volume.background()
+    assert os.stat(volume.directory / "index.db-wal").st_size < 3 << 20
+
+
+def test_migrations_start_from_nothing_and_run_once(directory: Path) -> None:
+    Volume(directory).close()
+    first = (directory / "index.db").stat().st_ino
+    volume = Volume(directory)
+    assert volume.reader.execute("PRAGMA user_version").fetchone() == (1,)
+    assert len(volume.volume_id) == 32
+    volume.close()
+    assert (directory / "index.db").stat().st_ino == first

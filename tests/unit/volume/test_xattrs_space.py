@@ -1,0 +1,116 @@
+from __future__ import annotations
+
+import errno
+import os
+
+import pytest
+
+from tests.unit.volume.helpers import check
+from tests.unit.volume.test_names import new, refused
+from tonfs.volume import ROOT, S3Record, Volume
+
+
+def test_attributes_are_opaque_bytes(volume: Volume) -> None:
+    inode = new(volume, b"f").inode
+    before = volume.getattr(inode)
+    for name, value in ((b"user.a", b""), (b"trusted.b", b"\0\xff" * 32768), (b"security.c", b"x")):
+        volume.set_xattr(inode, name, value)
+        assert volume.get_xattr(inode, name) == value
+    assert volume.list_xattrs(inode) == [b"security.c", b"trusted.b", b"user.a"]
+    assert volume.getattr(inode).ctime_ns > before.ctime_ns
+    volume.set_xattr(inode, b"user.a", b"new")
+    assert volume.get_xattr(inode, b"user.a") == b"new"
+    for name in volume.list_xattrs(inode):
+        volume.remove_xattr(inode, name)
+    assert volume.list_xattrs(inode) == []
+    refused(errno.ENODATA, lambda: volume.get_xattr(inode, b"user.a"))
+    refused(errno.ENODATA, lambda: volume.remove_xattr(inode, b"user.a"))
+
+
+def test_other_name_spaces_are_refused(volume: Volume) -> None:
+    inode = new(volume, b"f").inode
+    refused(errno.EOPNOTSUPP, lambda: volume.set_xattr(inode, b"system.posix_acl_access", b"x"))
+    refused(errno.EOPNOTSUPP, lambda: volume.get_xattr(inode, b"system.posix_acl_access"))
+    refused(errno.E2BIG, lambda: volume.set_xattr(inode, b"user.a", bytes(65537)))
+    refused(errno.ERANGE, lambda: volume.set_xattr(inode, b"user." + b"a" * 255, b""))
+
+
+def test_what_tonfs_tells_is_read_only_and_not_listed(volume: Volume) -> None:
+    inode = new(volume, b"f").inode
+    volume.write(inode, 0, b"x")
+    assert volume.get_xattr(inode, b"user.tonfs.state") == b"dirty"
+    assert volume.list_xattrs(inode) == []
+    refused(errno.EPERM, lambda: volume.set_xattr(inode, b"user.tonfs.state", b"proven"))
+    refused(errno.EPERM, lambda: volume.remove_xattr(inode, b"user.tonfs.state"))
+    refused(errno.ENODATA, lambda: volume.get_xattr(inode, b"user.tonfs.bag"))
+    refused(errno.ENODATA, lambda: volume.get_xattr(ROOT, b"user.tonfs.state"))
+
+
+def test_statfs_tells_of_the_disk_below(volume: Volume) -> None:
+    got = volume.statfs()
+    assert got.name_max == 255
+    assert got.blocks >= got.free >= got.available
+    assert got.files > 0
+    assert got.block_size > 0
+
+
+@pytest.fixture
+def full(volume: Volume, monkeypatch: pytest.MonkeyPatch) -> Volume:
+    """The disk below has no room left."""
+    volume.space.look()
+    real = os.statvfs
+
+    def statvfs(path: object) -> os.statvfs_result:
+        got = list(real(path))  # type: ignore[arg-type]
+        got[3] = got[4] = 0
+        return os.statvfs_result(got)
+
+    monkeypatch.setattr("tonfs.volume.space.os.statvfs", statvfs)
+    volume.space.look()
+    return volume
+
+
+def test_a_full_disk_refuses_new_things_and_lets_old_ones_go(volume: Volume, request: pytest.FixtureRequest) -> None:
+    inode = new(volume, b"f").inode
+    volume.write(inode, 0, b"x" * 100)
+    assert (volume.directory / "ballast").stat().st_size > 0
+    request.getfixturevalue("full")
+    for action in (
+        lambda: new(volume, b"g"),
+        lambda: volume.mkdir(ROOT, b"d", 0o755, 0, 0),
+        lambda: volume.symlink(ROOT, b"l", b"x", 0, 0),
+        lambda: volume.link(inode, ROOT, b"h"),
+        lambda: volume.write(inode, 0, b"y"),
+        lambda: volume.truncate(inode, 1000),
+        lambda: volume.set_xattr(inode, b"user.a", b"b"),
+        lambda: volume.stage(0, 0),
+    ):
+        refused(errno.ENOSPC, action)
+    volume.rename(ROOT, b"f", ROOT, b"g")
+    volume.commit()
+    assert not (volume.directory / "ballast").exists(), "the index took the room that was kept back"
+    volume.truncate(inode, 10)
+    volume.unlink(ROOT, b"g")
+    volume.commit()
+    check(volume)
+
+
+def test_a_write_that_meets_the_end_of_the_disk_says_so(volume: Volume, monkeypatch: pytest.MonkeyPatch) -> None:
+    inode = new(volume, b"f").inode
+    volume.write(inode, 0, b"x" * 100)
+    volume.set_record(inode, S3Record(etag="e"))
+    version = volume.getattr(inode).version
+
+    def fail(*_args: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(volume.content, "write", fail)
+        refused(errno.ENOSPC, lambda: volume.write(inode, 0, b"y" * 100))
+    assert volume.getattr(inode).version > version, "some bytes may have been written"
+    record = volume.record(inode)
+    assert record is not None
+    assert not record.current
+    volume.background()
+    assert not volume.space.low, "there is room again"
+    volume.write(inode, 0, b"z")
