@@ -10,6 +10,7 @@ import trio
 from ..audit import ChainView, Evidence, Outcome, Verdict, choose_pieces, judge, next_due
 from ..bag import TorrentInfo
 from ..errors import PeerTimeout, PeerUnreachable, TonfsError
+from ..ids import ProviderKey
 from ..log import get_logger
 from ..network.api import PieceAnswer, PieceOutcome
 from .context import Agent
@@ -21,6 +22,8 @@ log = get_logger(__name__)
 AT_ONCE: Final = 6
 """Audits in flight together."""
 TICK: Final = 1.0
+WITNESSES: Final = 4
+"""Other providers asked for a sign of life before silence counts against one."""
 
 
 def due(agent: Agent, now: float) -> list[tuple[Bag, Placement]]:
@@ -65,6 +68,7 @@ async def _limited(
 async def audit_placement(agent: Agent, bag: Bag, placement: Placement, rng: random.Random) -> Verdict:
     """One audit of one placement: evidence gathered, judged, recorded, and the placement's state moved."""
     policy = agent.settings.policy.audit
+    started = agent.clock.now()
     chain = await chain_view(agent, bag, placement)
     try:
         answers = await _ask_pieces(agent, bag, placement, rng)
@@ -72,11 +76,13 @@ async def audit_placement(agent: Agent, bag: Bag, placement: Placement, rng: ran
         # Our own trouble (no DHT, no peer process): nothing was learned about the provider.
         log.debug("audit could not be carried out", provider=placement.provider.hex(), reason=exc.message)
         answers = []
+    outcomes = [Outcome(answer.outcome.value) for _, answer in answers]
+    silent = any(outcome in (Outcome.SILENT, Outcome.UNREACHABLE) for outcome in outcomes)
     evidence = Evidence(
         chain=chain,
-        outcomes=[Outcome(answer.outcome.value) for _, answer in answers],
+        outcomes=outcomes,
         bytes=sum(answer.bytes for _, answer in answers),
-        online=agent.others_answer(placement.provider, max(60.0, 4 * policy.timeout)),
+        online=not silent or await _somebody_answers(agent, placement.provider, started),
     )
     fresh = agent.store.placement(placement.bag_id, placement.provider)
     if fresh is None or fresh.state not in PAID:
@@ -100,6 +106,25 @@ async def audit_placement(agent: Agent, bag: Bag, placement: Placement, rng: ran
     if event is not None:
         _move(agent, fresh, event, judgement.reason, now)
     return judgement.verdict
+
+
+async def _somebody_answers(agent: Agent, silent: ProviderKey, since: float) -> bool:
+    """Is it them or us? True only if another provider answered since this audit began; asks some to find out."""
+    others = [key for key in agent.store.providers() if key != silent]
+    others.sort(key=lambda key: -agent.heard.get(key, 0.0))
+
+    async def ask(key: ProviderKey) -> None:
+        try:
+            await agent.net.provider_rates(key, 1, timeout=agent.settings.policy.audit.timeout)
+        except TonfsError:
+            return
+        agent.heard_from(key)
+
+    if not agent.others_answered(silent, since):
+        async with trio.open_nursery() as nursery:
+            for key in others[:WITNESSES]:
+                nursery.start_soon(ask, key)
+    return agent.others_answered(silent, since)
 
 
 def _move(agent: Agent, placement: Placement, event: Event, reason: str, now: float) -> None:

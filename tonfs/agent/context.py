@@ -96,7 +96,6 @@ class Agent:
     def heard_from(self, provider: ProviderKey) -> None:
         self.heard[provider] = self.clock.now()
 
-    def others_answer(self, provider: ProviderKey, window: float) -> bool:
-        """Did any other provider answer within `window` seconds?"""
-        now = self.clock.now()
-        return any(key != provider and now - at <= window for key, at in self.heard.items())
+    def others_answered(self, provider: ProviderKey, since: float) -> bool:
+        """Did any other provider answer at or after `since`?"""
+        return any(key != provider and at >= since for key, at in self.heard.items())

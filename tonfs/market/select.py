@@ -25,7 +25,8 @@ def select(
     exclude: Collection[ProviderKey] = (),
     scores: Mapping[ProviderKey, float] | None = None,
 ) -> list[Quote]:
-    """Up to `count` quotes of distinct providers, cheapest effective price first, then longer span, then key."""
+    """Up to `count` quotes of distinct providers, cheapest effective price first; then who asks less (small
+    bags all cost the minimum bounty), longer span, key."""
     known = scores or {}
     best: dict[ProviderKey, Quote] = {}
     for quote in quotes:
@@ -36,6 +37,6 @@ def select(
             best[quote.provider] = quote
     order = sorted(
         best.values(),
-        key=lambda q: (effective_price(q, known.get(q.provider, NEUTRAL)), -q.span, q.provider),
+        key=lambda q: (effective_price(q, known.get(q.provider, NEUTRAL)), q.asked_rate, -q.span, q.provider),
     )
     return order[:count]

@@ -1,0 +1,258 @@
+"""The agent at work: real contract code, real money, providers that one can break. All in trio's time."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import trio
+from trio.testing import MockClock
+
+from tests.fakes.agent_world import World, agent_world, noise
+from tonfs.agent import fetcher
+from tonfs.agent.placement import State
+from tonfs.errors import NotFound
+from tonfs.ids import NANO, BagId
+
+pytestmark = pytest.mark.allow_logs  # an agent that is restarted may say so
+
+
+async def filled(world: World, files: int = 3) -> BagId:
+    for inode in range(files):
+        world.front.write(inode, noise(50_000))
+    await world.proven()
+    (bag,) = world.front.known
+    return bag
+
+
+async def test_settled_files_become_a_bag_at_the_cheapest_providers_each_audited(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    async with agent_world(tmp_path) as world, world.running() as agent:
+        bag = await filled(world)
+        active = world.placements(State.ACTIVE)
+        assert {p.provider for p in active} == {p.key for p in world.providers[:3]}
+        assert all(p.audit_pieces > 0 and p.last_proof > 0 for p in active)
+        assert bag in world.net.seeded
+        row = agent.store.bag(bag)
+        assert row is not None
+        assert row.contract is not None
+        contract, _ = await agent.money.contract(row.contract, fresh=True)
+        assert contract is not None
+        assert set(contract.providers) == {p.provider for p in active}
+
+
+async def test_a_file_that_changes_while_it_is_packed_is_packed_again(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    async with agent_world(tmp_path) as world:
+        world.front.write(1, noise(10_000))
+        changed = False
+
+        def change(name: str) -> None:
+            nonlocal changed
+            if name == "front commit_pack" and not changed:
+                changed = True
+                world.front.write(1, noise(20_000))
+
+        world.front.on_call = change
+        async with world.running() as agent:
+            await world.proven()
+            assert len(world.front.known) == 1
+            assert world.front.files[1].bag in world.front.known
+            assert len(agent.store.bags("live")) == 1
+            assert len(list((tmp_path / "packs").iterdir())) == 1
+
+
+@pytest.mark.parametrize("fault", ["silent", "hash-only", "wrong-bytes", "vanish"])
+async def test_a_broken_provider_is_found_failed_dropped_from_the_contract_and_replaced(
+    fault: str, tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    async with agent_world(tmp_path) as world, world.running() as agent:
+        bag = await filled(world)
+        victim = world.providers[0]
+        victim.fault = fault
+        await world.until(lambda: victim.key in {p.provider for p in world.placements(State.GONE)})
+        await world.until(lambda: len(world.placements(State.ACTIVE)) == 3)
+        failures = {info.key for info in agent.store.providers().values() if info.failures}
+        assert failures == {victim.key}
+        row = agent.store.bag(bag)
+        assert row is not None
+        assert row.contract is not None
+        contract, _ = await agent.money.contract(row.contract, fresh=True)
+        assert contract is not None
+        assert victim.key not in contract.providers
+        assert len(contract.providers) == 3
+
+
+async def test_when_we_are_offline_nobody_is_struck(tmp_path: Path, autojump_clock: MockClock) -> None:
+    async with agent_world(tmp_path) as world, world.running() as agent:
+        await filled(world)
+        for trouble in ("offline", "no_dht"):
+            setattr(world.net, trouble, True)
+            await trio.sleep(600)
+            assert not world.placements(State.FAILED, State.GONE, State.EVICTING)
+            assert not any(info.failures for info in agent.store.providers().values())
+            setattr(world.net, trouble, False)
+            await world.until(lambda: len(world.placements(State.ACTIVE)) == 3)
+
+
+async def test_an_unreachable_chain_condemns_nobody_and_costs_nothing(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    async with agent_world(tmp_path) as world, world.running():
+        await filled(world)
+        before = len(await world.payments())
+        world.chain.offline = True
+        await trio.sleep(600)
+        assert not world.placements(State.FAILED, State.GONE, State.SUSPECT)
+        world.chain.offline = False
+        await world.until(lambda: len(world.placements(State.ACTIVE)) == 3)
+        assert len(await world.payments()) == before
+
+
+async def test_too_few_providers_are_said_and_the_rest_is_hired_when_one_comes(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    async with agent_world(tmp_path, providers=3) as world, world.running() as agent:
+        world.providers[2].fault = "silent"
+        world.front.write(1, noise(1000))
+        await world.until(lambda: len(world.placements(State.ACTIVE)) == 2)
+        assert any("1 more replicas are wanted" in text for text in agent.problems.values())
+        world.providers[2].fault = ""
+        await world.proven()
+        await trio.sleep(5)
+        assert not agent.problems
+
+
+async def test_a_provider_that_never_proves_is_given_up_and_replaced(tmp_path: Path, autojump_clock: MockClock) -> None:
+    async with agent_world(tmp_path) as world, world.running():
+        world.providers[0].fault = "lazy"
+        world.front.write(1, noise(1000))
+        await world.proven(timeout=1200)
+        gone = world.placements(State.GONE)
+        assert [p.provider for p in gone] == [world.providers[0].key]
+
+
+async def test_a_failed_provider_may_come_back_after_a_while(tmp_path: Path, autojump_clock: MockClock) -> None:
+    async with agent_world(tmp_path, providers=3) as world, world.running():
+        await filled(world)
+        victim = world.providers[1]
+        victim.fault = "wrong-bytes"
+        await world.until(lambda: victim.key in {p.provider for p in world.placements(State.GONE)})
+        victim.fault = ""
+        await world.until(lambda: len(world.placements(State.ACTIVE)) == 3, timeout=900)
+
+
+async def test_a_deleted_tree_brings_the_money_back_and_leaves_a_receipt(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    async with agent_world(tmp_path) as world, world.running() as agent:
+        bag = await filled(world)
+        for inode in list(world.front.files):
+            world.front.delete(inode)
+        await world.until(lambda: not agent.store.bags("live", "closing"))
+        (receipt,) = agent.store.receipts()
+        assert receipt.bag_id == bag
+        assert receipt.returned > 0
+        assert receipt.funded == receipt.returned + receipt.rewards + receipt.fees + receipt.left_over
+        contract, _ = await agent.money.contract(receipt.contract, fresh=True)
+        assert contract is not None
+        assert not contract.providers
+        assert not contract.available
+        ledger = await agent.money.ledger()
+        assert ledger["total"]["adds_up"]
+        assert ledger["total"]["received"] == 100 * NANO
+        assert bag not in world.net.seeded
+        assert not (tmp_path / "packs" / bag.hex()).exists()
+
+
+async def test_a_pack_that_is_still_in_use_is_never_closed(tmp_path: Path, autojump_clock: MockClock) -> None:
+    async with agent_world(tmp_path) as world, world.running() as agent:
+        bag = await filled(world)
+        world.front._packs = lambda _params: {  # type: ignore[method-assign]
+            "packs": [{"id": 1, "bag_id": bag.hex(), "size": 1, "live": 0, "files": 3}]
+        }
+        await trio.sleep(60)
+        assert [b.bag_id for b in agent.store.bags("live", "closing")] == [bag]
+        assert not agent.store.receipts()
+        assert len(world.placements(State.ACTIVE)) == 3
+
+
+async def test_a_front_that_goes_away_and_comes_back_is_waited_for(tmp_path: Path, autojump_clock: MockClock) -> None:
+    async with agent_world(tmp_path) as world:
+        world.front.down = True
+        async with world.running() as agent:
+            await trio.sleep(20)
+            assert "front" in agent.problems
+            world.front.down = False
+            await filled(world)
+            world.front.down = True
+            await trio.sleep(100)
+            world.front.down = False
+            world.front.write(9, noise(1000))
+            await world.proven(bags=2)
+
+
+async def test_a_paused_agent_packs_and_pays_nothing_until_it_goes_on(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    async with agent_world(tmp_path) as world, world.running() as agent:
+        agent.paused = True
+        world.front.write(1, noise(1000))
+        await trio.sleep(60)
+        assert not world.front.known
+        assert not await world.payments()
+        agent.paused = False
+        await world.proven()
+
+
+async def test_an_empty_wallet_is_a_clear_problem_and_no_busy_loop(tmp_path: Path, autojump_clock: MockClock) -> None:
+    async with agent_world(tmp_path, coins=0) as world, world.running() as agent:
+        world.front.write(1, noise(1000))
+        await world.until(lambda: any("The wallet holds" in text for text in agent.problems.values()))
+        await trio.sleep(60)
+        assert len(world.chain.sent) <= len(world.providers) + 1  # only the providers' registrations
+        await world.chain.give(world.wallet.address, 50 * NANO)
+        await world.proven()
+
+
+async def test_a_contract_that_runs_dry_is_topped_up(tmp_path: Path, autojump_clock: MockClock) -> None:
+    async with agent_world(tmp_path) as world, world.running() as agent:
+        await filled(world)
+        for _ in range(6):
+            world.chain.advance(86_400)
+            await trio.sleep(400)
+        kinds = Counter(r["kind"] for r in agent.store.conn.execute("SELECT kind FROM intent"))
+        assert kinds["topup"] >= 1
+        assert kinds["open"] == 1
+        assert len(world.placements(State.ACTIVE)) == 3
+
+
+async def test_local_data_goes_only_after_enough_audits_that_brought_data(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    async with agent_world(tmp_path) as world, world.running() as agent:
+        bag = await filled(world)
+        victim = world.providers[0]
+        victim.fault = "silent"
+        await world.until(lambda: world.placements(State.SUSPECT))
+        dropped, kept = await fetcher.drop_local(agent, [bag, BagId(bytes(32))])
+        assert not dropped
+        assert len(kept) == 2
+        assert (tmp_path / "packs" / bag.hex() / "files" / "pack" / "data").stat().st_blocks > 0
+        victim.fault = ""
+        await world.until(lambda: len(world.placements(State.ACTIVE)) == 3)
+        dropped, kept = await fetcher.drop_local(agent, [bag])
+        assert dropped == [bag]
+        row = agent.store.bag(bag)
+        assert row is not None
+        assert not row.local
+
+
+async def test_what_cannot_be_fetched_is_an_error_with_a_name(tmp_path: Path, autojump_clock: MockClock) -> None:
+    async with agent_world(tmp_path) as world, world.running() as agent:
+        await filled(world)
+        with pytest.raises(NotFound):
+            await fetcher.fetch(agent, BagId(bytes(32)), 0, 10, 5.0)
