@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import os
 import stat
 from collections.abc import Callable
@@ -176,7 +177,7 @@ def test_listing_goes_on_while_names_come_and_go(volume: Volume) -> None:
     seen = []
     after, step = 0, 0
     while entries := volume.list_dir(ROOT, after, 7):
-        assert all(a.cookie < b.cookie for a, b in zip(entries, entries[1:], strict=False))
+        assert all(a.cookie < b.cookie for a, b in itertools.pairwise(entries))
         seen += [entry.name for entry in entries]
         after = entries[-1].cookie
         if step < 5:

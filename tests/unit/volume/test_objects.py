@@ -9,7 +9,7 @@ from tests.unit.volume.helpers import check
 from tests.unit.volume.test_names import new, refused
 from tonfs.errors import FsError, Stale
 from tonfs.ids import Inode
-from tonfs.volume import ROOT, Attr, Change, Expect, S3Record, SetAttr, Volume
+from tonfs.volume import Attr, Change, Expect, S3Record, SetAttr, Volume
 
 RECORD = S3Record(
     etag="d41d8cd98f00b204e9800998ecf8427e",

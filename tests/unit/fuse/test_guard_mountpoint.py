@@ -1,0 +1,84 @@
+from __future__ import annotations
+
+import errno
+from pathlib import Path
+
+import pyfuse3
+import pytest
+
+from tonfs.errors import Damaged, FsError, NoSpace
+from tonfs.fuse import find_mount, prepare, real_path, volume_of
+from tonfs.fuse.guard import handler, silent
+from tonfs.fuse.mountpoint import _unescape, mounts, source_of
+
+
+class Handlers:
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+
+    @handler
+    async def read(self, inode: int, name: bytes) -> None:
+        raise self.error
+
+    @silent
+    async def forget(self, inode: int) -> None:
+        raise self.error
+
+
+@pytest.mark.parametrize(
+    ("error", "number"),
+    [
+        (FsError("gone", errno.ENOENT), errno.ENOENT),
+        (NoSpace("full"), errno.ENOSPC),
+        (OSError(errno.EDQUOT, "quota"), errno.EDQUOT),
+        (OSError("without a number"), errno.EIO),
+        (pyfuse3.FUSEError(errno.ENOSYS), errno.ENOSYS),
+    ],
+)
+async def test_errors_become_their_errno(error: Exception, number: int) -> None:
+    with pytest.raises(pyfuse3.FUSEError) as caught:
+        await Handlers(error).read(5, b"name")
+    assert caught.value.errno == number
+
+
+@pytest.mark.allow_logs
+@pytest.mark.parametrize("error", [ValueError("bug"), KeyError(3), RecursionError(), Damaged("bad bytes")])
+async def test_the_unexpected_becomes_eio_and_a_log_line(error: Exception, caplog: pytest.LogCaptureFixture) -> None:
+    with pytest.raises(pyfuse3.FUSEError) as caught:
+        await Handlers(error).read(5, b"name")
+    assert caught.value.errno == errno.EIO
+    assert caplog.records[0].fields["target"] == "5 b'name'"  # type: ignore[attr-defined]
+
+
+@pytest.mark.allow_logs
+async def test_forget_never_raises() -> None:
+    await Handlers(ValueError("bug")).forget(5)
+
+
+def test_a_volume_path_survives_the_mount_table() -> None:
+    for name in ("/plain/path", "/with space, comma\\and\tü", "/q?#%41"):
+        source = source_of(Path(name))
+        assert source.isascii()
+        assert not set(source) & set(" ,\\\t")
+        assert volume_of(source) == Path(name)
+    assert volume_of("/dev/sda1") is None
+
+
+def test_the_mount_table_is_read() -> None:
+    root = [mount for mount in mounts() if mount.point == "/"]
+    assert root
+    assert find_mount("/no/such/mount") is None
+    assert _unescape("/a\\040b\\134c") == "/a b\\c"
+
+
+def test_mount_points_are_checked(tmp_path: Path) -> None:
+    from tonfs.errors import UsageError
+
+    (tmp_path / "file").touch()
+    with pytest.raises(UsageError, match="not a directory"):
+        prepare(tmp_path / "file")
+    assert prepare(tmp_path / "new" / "below") == str(tmp_path / "new" / "below")
+    assert (tmp_path / "new" / "below").is_dir()
+    (tmp_path / "link").symlink_to(tmp_path / "new")
+    assert prepare(tmp_path / "link") == str(tmp_path / "new")
+    assert real_path(tmp_path / "link" / "below") == str(tmp_path / "new" / "below")

@@ -1,0 +1,82 @@
+from __future__ import annotations
+
+import contextlib
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tonfs.errors import UsageError
+from tonfs.fuse import MountOptions, parse_options
+
+
+def test_nothing_given_means_defaults() -> None:
+    assert parse_options(()) == MountOptions()
+    assert parse_options(("", "defaults,,")) == MountOptions()
+
+
+def test_our_options_are_read() -> None:
+    got = parse_options(
+        ("volume=/v,uid=7,gid=8,umask=027", "deadline=2m,cache_size=4M,offline,s3=127.0.0.1:0,allow_other")
+    )
+    assert got == MountOptions(
+        volume="/v",
+        uid=7,
+        gid=8,
+        umask=0o027,
+        deadline=120.0,
+        cache_size=4 << 20,
+        offline=True,
+        s3="127.0.0.1:0",
+        allow_other=True,
+    )
+
+
+def test_generic_options_go_to_the_kernel_or_nowhere() -> None:
+    got = parse_options(
+        ("rw,nosuid,dev,noexec,noatime,_netdev,nofail,user,x-systemd.automount,comment=hello,relatime",)
+    )
+    assert got == MountOptions(kernel=("nosuid", "dev", "noexec", "noatime"))
+    assert parse_options(("default_permissions",)) == MountOptions()
+
+
+@pytest.mark.parametrize(("text", "read_only"), [("ro", True), ("rw", False), ("ro,rw", False), ("rw,ro", True)])
+def test_the_last_of_ro_and_rw_wins(text: str, read_only: bool) -> None:
+    got = parse_options((text,))
+    assert got.read_only == read_only
+    assert ("ro" in got.kernel) == read_only
+
+
+def test_commas_in_values_are_escaped() -> None:
+    assert parse_options(("volume=/a\\,b,offline",)).volume == "/a,b"
+
+
+@pytest.mark.parametrize(
+    ("text", "near"),
+    [("deadlin=3", "deadline"), ("cachesize=1", "cache_size"), ("alow_other", "allow_other"), ("noatme", "noatime")],
+)
+def test_an_unknown_option_is_refused_with_the_nearest(text: str, near: str) -> None:
+    with pytest.raises(UsageError, match="Unknown mount option") as caught:
+        parse_options((text,))
+    assert near in caught.value.hint
+
+
+def test_remount_is_refused_with_what_to_do() -> None:
+    with pytest.raises(UsageError, match="remounted"):
+        parse_options(("remount,ro",))
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["uid=", "uid", "uid=x", "uid=-1", "uid=4294967296", "umask=9", "umask=7777", "deadline=0", "deadline=soon",
+     "cache_size=lots", "offline=1", "ro=1", "volume=", "deadline"],
+)  # fmt: skip
+def test_wrong_values_name_the_option(text: str) -> None:
+    with pytest.raises(UsageError, match=text.split("=")[0]):
+        parse_options((text,))
+
+
+@given(st.lists(st.text(max_size=20), max_size=4))
+def test_any_text_is_parsed_or_refused(texts: list[str]) -> None:
+    with contextlib.suppress(UsageError):
+        parse_options(tuple(texts))
