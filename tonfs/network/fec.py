@@ -2,7 +2,8 @@
 
 The first K symbols are plain slices of the data, so the encoder and decoder of the `raptorq` wheel come into play
 only when a symbol was lost. They hold the GIL while they solve (0.6 ms for 128 KiB, about 10-25 ms for a part of
-2,000,000 bytes), so a worker thread would gain nothing; solving happens in place.
+2,000,000 bytes), so a worker thread would gain nothing; solving happens in place. The wheel follows RFC 6330; for the
+sizes where TON does not, our own `raptor` does the work.
 """
 
 from __future__ import annotations
@@ -10,6 +11,8 @@ from __future__ import annotations
 from typing import Any, Final
 
 import raptorq
+
+from . import raptor
 
 SYMBOL: Final = 768
 MAX_PART: Final = 2 * 1024 * 1024
@@ -25,12 +28,13 @@ def symbols_of(size: int) -> int:
 class SymbolSource:
     """Makes any number of symbols of one part."""
 
-    __slots__ = ("_data", "_encoder", "_repair", "k")
+    __slots__ = ("_block", "_data", "_encoder", "_repair", "k")
 
     def __init__(self, data: bytes) -> None:
         self._data = data
         self.k = symbols_of(len(data))
         self._encoder: Any = None
+        self._block: raptor.Block | None = None
         self._repair: list[bytes] = []
 
     def symbol(self, esi: int) -> bytes:
@@ -40,7 +44,15 @@ class SymbolSource:
             return self._data[start : start + SYMBOL]
         if esi < self.k:
             return self._data[esi * SYMBOL :].ljust(SYMBOL, b"\0")
-        number = esi - self.k
+        return self._ton_repair(esi) if raptor.departs(self.k) else self._rfc_repair(esi - self.k)
+
+    def _ton_repair(self, esi: int) -> bytes:
+        if self._block is None:
+            self._block = raptor.solve(self.k, {n: self.symbol(n) for n in range(self.k)}, SYMBOL)
+            assert self._block is not None  # the source symbols always determine the block
+        return self._block.symbol(esi - self.k + raptor.parameters(self.k).k)
+
+    def _rfc_repair(self, number: int) -> bytes:
         if number >= len(self._repair):
             if self._encoder is None:
                 self._encoder = raptorq.Encoder.with_defaults(self._data, SYMBOL)
@@ -80,11 +92,14 @@ class PartDecoder:
         if len(self._source) == self.k:
             source = self._source
             self._finish(b"".join([source[i] for i in range(self.k)])[: self.size])
-        elif self.received >= self.k and self._extra:
+        elif self.received >= self.k:
             self._solve(esi, symbol)
         return True
 
     def _solve(self, esi: int, symbol: bytes) -> None:
+        if raptor.departs(self.k):
+            self._ton_solve()
+            return
         fresh = {esi: symbol}
         if self._decoder is None:
             self._decoder = raptorq.Decoder.with_defaults(self.size, SYMBOL)
@@ -94,6 +109,13 @@ class PartDecoder:
             if data is not None:
                 self._finish(data)
                 return
+
+    def _ton_solve(self) -> None:
+        block = raptor.solve(self.k, self._source | self._extra, SYMBOL)
+        if block is not None:
+            source = self._source
+            whole = [source[n] if n in source else block.symbol(n) for n in range(self.k)]
+            self._finish(b"".join(whole)[: self.size])
 
     def _finish(self, data: bytes) -> None:
         self.data = data

@@ -173,7 +173,8 @@ class PartSender:
 
     def on_confirm(self, max_seqno: int, received: int) -> tuple[int, int]:
         """Take a confirmation: (symbols newly settled, of these arrived). Impossible numbers are cut to size."""
-        settled = min(max_seqno, self.next_esi) - self.acked
+        # Go v1.16 tells the highest symbol number without the +1; as many as arrived are settled in any case.
+        settled = min(max(max_seqno, received), self.next_esi) - self.acked
         arrived = min(received, self.next_esi) - self.received
         if settled > 0:
             self.acked += settled

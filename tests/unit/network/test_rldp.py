@@ -221,6 +221,15 @@ def test_confirmations_count_from_one_and_show_the_last_32() -> None:
     assert rldp2.parse(receiver.confirm()) == rldp2.Confirm(b"\5" * 32, 3, 61, 1, 5)
 
 
+def test_confirmations_as_go_sends_them_hold_nothing_back() -> None:
+    """Go v1.16 leaves out the +1 in max_seqno (reference 3.4); the last symbol must be sent all the same."""
+    sender = rldp2.PartSender(b"\5" * 32, 0, 100 * SYMBOL, bytes(100 * SYMBOL))
+    for _ in range(50):
+        sender.emit()
+    assert sender.on_confirm(40, 41) == (41, 41)
+    assert (sender.in_flight, sender.wanted(0.0)) == (9, 50)
+
+
 def test_a_query_is_executed_once_and_late_symbols_are_told_complete() -> None:
     bench = Bench()
     message = part_message(b"\1" * 32, rldp_query(b"hello"), 0)
