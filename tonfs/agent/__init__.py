@@ -1,0 +1,1 @@
+"""The conductor: packer, replicator, auditor, evictor, treasurer. Start: `main.run_agent`."""
