@@ -20,6 +20,8 @@ ROOT = Path(__file__).resolve().parent.parent
 TONFS = str(ROOT / ".venv" / "bin" / "tonfs")
 AWS = ROOT / ".judges" / "aws" / "bin" / "aws"
 STOCK = ROOT / ".judges" / "tonutils" / "bin" / "python"
+DEADLINE = 120.0
+"""Seconds for any one command: a judge that hangs has found something too."""
 
 
 class Missing(Exception):
@@ -27,7 +29,8 @@ class Missing(Exception):
 
 
 def run(*argv: str, env: dict[str, str] | None = None, cwd: Path | None = None) -> str:
-    done = subprocess.run(argv, capture_output=True, text=True, env={**os.environ, **(env or {})}, cwd=cwd, check=False)
+    around = {**os.environ, **(env or {})}
+    done = subprocess.run(argv, capture_output=True, text=True, env=around, cwd=cwd, check=False, timeout=DEADLINE)
     if done.returncode != 0:
         raise RuntimeError(
             f"'{' '.join(argv[:5])}' ended with {done.returncode}: {(done.stderr or done.stdout)[-400:]}"
@@ -56,8 +59,10 @@ def mounted(base: Path) -> Iterator[Path]:
     run(TONFS, "--volume", str(volume), "mount", str(point))
     try:
         yield point
-    finally:
-        run(TONFS, "umount", str(point))
+    except BaseException:
+        subprocess.run([TONFS, "umount", "--lazy", str(point)], check=False, capture_output=True, timeout=DEADLINE)
+        raise
+    run(TONFS, "umount", str(point))
 
 
 def digest(root: Path) -> dict[str, str]:
