@@ -19,7 +19,8 @@ from . import adnl_packet as wire
 from .adnl_peer import AdnlPeer
 from .api import UdpAddress
 from .keys import KeyPair, short_id, x25519_public
-from .rldp_link import Budget, RldpLink, RldpQuery
+from .rldp_link import RldpLink
+from .rldp_transfer import Budget, RldpQuery
 
 log = get_logger(__name__)
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import struct
-from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from hashlib import sha256
@@ -20,6 +19,7 @@ from ..errors import BadPacket, UsageError
 from . import adnl_packet as wire
 from . import tl
 from .adnl_channel import Channel
+from .adnl_memory import AnswerCache, PartialMessages
 from .aes_ctr import crypt
 from .api import UdpAddress
 from .keys import KeyPair, short_id
@@ -38,12 +38,6 @@ ROOT_BURST: Final = 40.0
 ROOT_RATE: Final = 2.0
 MAX_ROOT_MESSAGE: Final = 1072
 """A root packet with signature, keys and confirmChannel leaves this much of 1440 bytes."""
-MAX_PARTIAL: Final = 4
-PARTIAL_LIFE: Final = 10.0
-CACHE_BYTES: Final = 64 * 1024
-CACHE_LIFE: Final = 15.0
-MAX_PENDING: Final = 64
-"""Queries of one peer that our handlers may be working on."""
 FUTURE: Final = 60
 
 _WIDTH: Final = 256
@@ -93,14 +87,6 @@ class _OutQuery:
     next_send: float
 
 
-@dataclass(slots=True)
-class _Partial:
-    total: int
-    started: float
-    chunks: dict[int, bytes]
-    size: int = 0
-
-
 class AdnlPeer:
     """State of one pair. `date` is our reinit date for this pair (unix seconds)."""
 
@@ -133,10 +119,8 @@ class AdnlPeer:
         self._channel_key = KeyPair.generate()
         self._channel_date = int(clock.now())
         self._queries: dict[bytes, _OutQuery] = {}
-        self._answers: OrderedDict[bytes, tuple[float, bytes | None]] = OrderedDict()
-        self._answer_bytes = 0
-        self._pending = 0
-        self._partial: OrderedDict[bytes, _Partial] = OrderedDict()
+        self.answers = AnswerCache()
+        self.partial = PartialMessages()
         self.last_received: float | None = None
         """Last authenticated datagram of the peer's present life."""
         self.last_used = now
@@ -157,7 +141,7 @@ class AdnlPeer:
 
     @property
     def busy(self) -> bool:
-        return bool(self._queries) or self._pending > 0
+        return bool(self._queries) or self.answers.pending > 0
 
     def query(self, query_id: bytes, data: bytes, on_answer: Callable[[bytes], None], now: float) -> None:
         """Send an ADNL query, again and again until it is answered or cancelled. Raises UsageError: too long."""
@@ -172,23 +156,16 @@ class AdnlPeer:
 
     def answer(self, query_id: bytes, data: bytes | None, now: float) -> None:
         """The handler's answer to a query; None and answers that do not fit into ADNL stay silent."""
-        entry = self._answers.get(query_id)
-        if entry is not None and entry[1] is None:
-            self._pending -= 1
         if data is None or len(data) > wire.MAX_WHOLE - 64:
-            self._answers[query_id] = (now + CACHE_LIFE, b"")
+            self.answers.finish(query_id, b"", now)
             return
         message = wire.pack_message(wire.Answer(query_id, data))
-        self._answers[query_id] = (now + CACHE_LIFE, message)
-        self._answer_bytes += len(message)
-        self._prune_answers(now)
+        self.answers.finish(query_id, message, now)
         self.send(message, now)
 
     def refuse(self, query_id: bytes) -> None:
         """No time for this query now; when it comes again it counts as new."""
-        if query_id in self._answers and self._answers[query_id][1] is None:
-            del self._answers[query_id]
-            self._pending -= 1
+        self.answers.forget(query_id)
 
     def send_custom(self, data: bytes, now: float) -> None:
         """Send an adnl.message.custom; the hot path of bulk data."""
@@ -399,7 +376,7 @@ class AdnlPeer:
         self.channel = None
         self._out_seqno = self._in_seqno = self._in_mask = 0
         self._peer_list_version = 0
-        self._partial.clear()
+        self.partial.clear()
         # A fresh key, so that datagrams recorded in the old life mean nothing in the new one.
         self._channel_key = KeyPair.generate()
         self._channel_date = max(self._channel_date + 1, int(self._clock.now()))
@@ -448,7 +425,9 @@ class AdnlPeer:
                     if channel.peer_public == key:
                         self._mark_ready(channel, now)
             case wire.Part():
-                self._on_part(message, now)
+                whole = self.partial.add(message, now)
+                if whole is not None:
+                    self._deliver(whole, now)
             case wire.Reinit(date):
                 if self._peer_date < date <= self._clock.now() + FUTURE:
                     self._reset(now)
@@ -459,54 +438,11 @@ class AdnlPeer:
                 pass
 
     def _on_query(self, query_id: bytes, data: bytes, now: float) -> None:
-        known = self._answers.get(query_id)
-        if known is not None:
-            if known[1]:
-                self.send(known[1], now)
-            return
-        if self._pending >= MAX_PENDING:
-            return
-        self._prune_answers(now)
-        self._pending += 1
-        self._answers[query_id] = (now + CACHE_LIFE, None)
-        self._sink.on_query(self, query_id, data, now)
-
-    def _prune_answers(self, now: float) -> None:
-        while self._answers:
-            query_id, (expires, message) = next(iter(self._answers.items()))
-            if expires > now and self._answer_bytes <= CACHE_BYTES and len(self._answers) <= 512:
-                break
-            if message is None:
-                self._pending -= 1
-            else:
-                self._answer_bytes -= len(message)
-            del self._answers[query_id]
-
-    def _on_part(self, part: wire.Part, now: float) -> None:
-        if not 0 < part.total_size <= wire.MAX_WHOLE or not part.data:
-            raise BadPacket("message part of a wrong size")
-        if part.offset < 0 or part.offset + len(part.data) > part.total_size:
-            raise BadPacket("message part outside of its message")
-        whole = self._partial.get(part.hash)
-        if whole is None or whole.total != part.total_size or now - whole.started > PARTIAL_LIFE:
-            self._partial.pop(part.hash, None)
-            while len(self._partial) >= MAX_PARTIAL:
-                self._partial.popitem(last=False)
-            whole = self._partial[part.hash] = _Partial(part.total_size, now, {})
-        if part.offset in whole.chunks:
-            return
-        whole.chunks[part.offset] = part.data
-        whole.size += len(part.data)
-        if whole.size < whole.total:
-            return
-        del self._partial[part.hash]
-        data = b"".join(whole.chunks[offset] for offset in sorted(whole.chunks))
-        if sha256(data).digest() != part.hash:
-            raise BadPacket("message parts do not add up to their hash")
-        message = wire.parse_message(data)
-        if isinstance(message, wire.Part):
-            raise BadPacket("a message part inside of message parts")
-        self._deliver(message, now)
+        seen, message = self.answers.known(query_id)
+        if message:
+            self.send(message, now)
+        elif not seen and self.answers.begin(query_id, now):
+            self._sink.on_query(self, query_id, data, now)
 
     # Time.
 

@@ -7,16 +7,17 @@ A pure state machine: `send` takes custom messages, times are passed in. Bounds:
 from __future__ import annotations
 
 import os
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final
 
 from ..clock import Clock
 from ..errors import BadPacket, UsageError
 from . import rldp2, tl
-from .congestion import Congestion, Sent
-from .rldp2 import PART, PartReceiver, PartSender
+from .congestion import Congestion
+from .rldp2 import PartReceiver, PartSender
+from .rldp_transfer import NEVER, Budget, Inbound, Outbound, RldpQuery
 
 MAX_UNEXPECTED: Final = 64 * 1024
 MAX_QUERY: Final = 7680
@@ -30,7 +31,6 @@ INBOUND_LIFE: Final = 10.0
 DONE_LIFE: Final = 35.0
 DONE_MAX: Final = 16384
 ANSWER_LIFE: Final = 60.0
-OPEN_PARTS: Final = 4
 CONFIRM_DELAY: Final = 0.005
 COMPLETE_EVERY: Final = 0.01
 BURST: Final = 16
@@ -44,41 +44,12 @@ SLACK: Final = 48
 """An `rldp.answer` is so much longer than its data; Go compares the whole with the allowed length (reference 3.2)."""
 DEAD_AFTER: Final = 10.0
 """Seconds without any news of an answer under way: whoever asked is gone."""
-NEVER: Final = float("inf")
 _COMPLEMENT: Final = bytes(range(255, -1, -1))
 
 
 def answer_id(transfer_id: bytes) -> bytes:
     """Transfer id of the answer: the complement of the query's."""
     return transfer_id.translate(_COMPLEMENT)
-
-
-class Budget:
-    """Bytes that all peers together may make us hold."""
-
-    def __init__(self, limit: int) -> None:
-        self.limit = limit
-        self.used = 0
-
-    def take(self, size: int) -> bool:
-        if self.used + size > self.limit:
-            return False
-        self.used += size
-        return True
-
-    def give(self, size: int) -> None:
-        self.used -= size
-
-
-@dataclass(frozen=True, slots=True)
-class RldpQuery:
-    """A query that arrived: what `RldpLink.answer` needs to answer it."""
-
-    transfer_id: bytes
-    query_id: bytes
-    max_answer: int
-    deadline: float
-    data: bytes = field(repr=False)
 
 
 @dataclass(slots=True)
@@ -91,94 +62,6 @@ class _Waiting:
     started: float
     deadline: float
     on_answer: Callable[[bytes], None]
-
-
-class _Outbound:
-    """A transfer that we send, part after part."""
-
-    __slots__ = ("backoff", "data", "deadline", "heard", "held", "part", "probe_at", "records", "tail", "transfer_id")
-
-    def __init__(self, transfer_id: bytes, data: bytes, deadline: float, held: int, now: float) -> None:
-        self.transfer_id = transfer_id
-        self.data = data
-        self.deadline = deadline
-        self.held = held
-        """Bytes of an answer, to be given back to the budget at the end; 0 for a query of ours."""
-        self.heard = now
-        self.backoff = 0
-        self.probe_at = NEVER
-        self.tail = False
-        """The next probe only repeats the last symbol."""
-        self.records: deque[tuple[int, Sent]] = deque()
-        """(number of the first symbol after these, when they left)"""
-        self.part = self._make_part(0)
-
-    def _make_part(self, number: int) -> PartSender:
-        data = self.data if len(self.data) <= PART else self.data[number * PART : (number + 1) * PART]
-        return PartSender(self.transfer_id, number, len(self.data), data)
-
-    def next_part(self) -> bool:
-        """Go on to the next part; False if there is none."""
-        number = self.part.number + 1
-        self.records.clear()
-        self.backoff = 0
-        self.probe_at = NEVER
-        self.tail = False
-        if number * PART >= len(self.data):
-            return False
-        self.part = self._make_part(number)
-        return True
-
-    def record_of(self, acked: int) -> Sent | None:
-        """When the last of the first `acked` symbols left; earlier records are dropped."""
-        found = None
-        while self.records:
-            end, sent = self.records[0]
-            found = sent
-            if end > acked:
-                break
-            self.records.popleft()
-            if end == acked:
-                break
-        return found
-
-
-class _Inbound:
-    """A transfer that we receive."""
-
-    __slots__ = ("deadline", "expected", "parts", "total", "transfer_id", "whole", "whole_size")
-
-    def __init__(self, transfer_id: bytes, total: int, deadline: float, expected: bool) -> None:
-        self.transfer_id = transfer_id
-        self.total = total
-        self.deadline = deadline
-        self.expected = expected
-        self.parts: dict[int, PartReceiver] = {}
-        self.whole: list[bytes] = []
-        self.whole_size = 0
-
-    def part(self, message: rldp2.MessagePart) -> PartReceiver | None:
-        """The receiver of this message's part, opened if there is room; None for a part that is done or too far."""
-        number = message.part
-        receiver = self.parts.get(number)
-        if receiver is not None:
-            return receiver if receiver.decoder.size == message.data_size else None
-        first = len(self.whole)
-        if not first <= number < first + OPEN_PARTS:
-            return None
-        held = self.whole_size + sum(part.decoder.size for part in self.parts.values())
-        if held + message.data_size > self.total:
-            return None
-        receiver = self.parts[number] = PartReceiver(self.transfer_id, number, message.data_size)
-        return receiver
-
-    def advance(self) -> bytes | None:
-        """Join decoded parts in order; the whole transfer once it is there."""
-        while (receiver := self.parts.get(len(self.whole))) is not None and receiver.decoder.data is not None:
-            del self.parts[receiver.number]
-            self.whole.append(receiver.decoder.data)
-            self.whole_size += receiver.decoder.size
-        return b"".join(self.whole) if self.whole_size == self.total else None
 
 
 class RldpLink:
@@ -200,10 +83,10 @@ class RldpLink:
         self._inbound_budget = inbound
         self._answer_budget = answers
         self.congestion = Congestion()
-        self._out: OrderedDict[bytes, _Outbound] = OrderedDict()
-        self._hungry: OrderedDict[bytes, _Outbound] = OrderedDict()
+        self._out: OrderedDict[bytes, Outbound] = OrderedDict()
+        self._hungry: OrderedDict[bytes, Outbound] = OrderedDict()
         """Those of `_out` that want to send now, next one first."""
-        self._in: dict[bytes, _Inbound] = {}
+        self._in: dict[bytes, Inbound] = {}
         self._done: OrderedDict[bytes, list[float]] = OrderedDict()
         self._waiting: dict[bytes, _Waiting] = {}
         self._unconfirmed: set[PartReceiver] = set()
@@ -256,7 +139,7 @@ class RldpLink:
         self._start(answer_id(query.transfer_id), message, query.deadline, now, held=len(data))
 
     def _start(self, transfer_id: bytes, message: bytes, deadline: float, now: float, held: int = 0) -> None:
-        outbound = _Outbound(transfer_id, message, deadline, held, now)
+        outbound = Outbound(transfer_id, message, deadline, held, now)
         self._out[transfer_id] = self._hungry[transfer_id] = outbound
         self._sweep_at = min(self._sweep_at, now + 1)
         self.pump(now)
@@ -327,14 +210,14 @@ class RldpLink:
             self._unconfirmed.add(receiver)
             self._confirm_at = min(self._confirm_at, now + CONFIRM_DELAY)
 
-    def _open(self, message: rldp2.MessagePart, now: float) -> _Inbound | None:
+    def _open(self, message: rldp2.MessagePart, now: float) -> Inbound | None:
         transfer_id, total = message.transfer_id, message.total_size
         waiting = self._waiting.get(transfer_id)
         if waiting is not None:
             if total > waiting.max_answer + SLACK:
                 return None
             self._drop_outbound(answer_id(transfer_id))  # the answer begins: the query has arrived
-            inbound = _Inbound(transfer_id, total, waiting.deadline, expected=True)
+            inbound = Inbound(transfer_id, total, waiting.deadline, expected=True)
         else:
             crowded = self._unexpected >= MAX_INBOUND or self._answering >= MAX_INBOUND
             crowded = crowded or self._unexpected_bytes + total > MAX_INBOUND_BYTES
@@ -342,12 +225,12 @@ class RldpLink:
                 return None
             self._unexpected += 1
             self._unexpected_bytes += total
-            inbound = _Inbound(transfer_id, total, now + INBOUND_LIFE, expected=False)
+            inbound = Inbound(transfer_id, total, now + INBOUND_LIFE, expected=False)
         self._in[transfer_id] = inbound
         self._sweep_at = min(self._sweep_at, now + 1)
         return inbound
 
-    def _on_whole(self, inbound: _Inbound, whole: bytes, now: float) -> None:
+    def _on_whole(self, inbound: Inbound, whole: bytes, now: float) -> None:
         reader = tl.Reader(whole)
         tag = reader.u32()
         if inbound.expected:
@@ -449,7 +332,7 @@ class RldpLink:
                 hungry.move_to_end(transfer_id)
         congestion.app_limited = not hungry
 
-    def _emit(self, outbound: _Outbound, count: int, now: float) -> None:
+    def _emit(self, outbound: Outbound, count: int, now: float) -> None:
         congestion = self.congestion
         part = outbound.part
         outbound.records.append((part.next_esi + count, congestion.on_sent(count, now)))
@@ -482,7 +365,7 @@ class RldpLink:
         if self._sweep_at <= now:
             self._sweep(now)
 
-    def _probe(self, outbound: _Outbound, now: float) -> None:
+    def _probe(self, outbound: Outbound, now: float) -> None:
         """No news of this transfer: one to three more symbols, ever more seldom."""
         part = outbound.part
         if outbound.tail:

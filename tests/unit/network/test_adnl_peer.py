@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from tests.fakes.simnet import SimNet, SimNode
 from tonfs.errors import UsageError
-from tonfs.network import adnl_hub, adnl_peer
+from tonfs.network import adnl_hub, adnl_memory, adnl_peer
 from tonfs.network import adnl_packet as wire
 from tonfs.network.api import UdpAddress
 
@@ -219,12 +219,12 @@ def test_the_cache_of_answers_and_halves_stays_small() -> None:
     a.hub.touch(a.pair(b))
     net.run(1)
     server = b.pair(a).peer
-    assert server._answer_bytes <= adnl_peer.CACHE_BYTES + 8200
-    assert len(server._partial) <= adnl_peer.MAX_PARTIAL
-    assert server._pending == 0
+    assert server.answers.bytes <= adnl_memory.CACHE_BYTES
+    assert len(server.partial) <= adnl_memory.MAX_PARTIAL
+    assert server.answers.pending == 0
     net.run(60)
     assert net.ask(a, b, b"x") is not None
-    assert len(server._answers) <= 2
+    assert len(server.answers) <= 2
 
 
 def test_a_silent_handler_leaves_nothing_pending() -> None:
@@ -233,7 +233,7 @@ def test_a_silent_handler_leaves_nothing_pending() -> None:
     for number in range(100):
         assert net.ask(a, b, b"%d" % number, timeout=0.5) is None
     assert len(b.asked) == 100
-    assert b.pair(a).peer._pending == 0
+    assert b.pair(a).peer.answers.pending == 0
 
 
 def test_few_root_packets_go_to_a_peer_that_never_answers() -> None:

@@ -14,7 +14,8 @@ from tonfs.clock import ManualClock
 from tonfs.errors import BadPacket, UsageError
 from tonfs.network import rldp2, rldp_link, tl
 from tonfs.network.fec import SYMBOL, PartDecoder, SymbolSource
-from tonfs.network.rldp_link import Budget, RldpLink, RldpQuery, answer_id
+from tonfs.network.rldp_link import RldpLink, answer_id
+from tonfs.network.rldp_transfer import Budget, RldpQuery
 
 SIZES = [0, 1, 700, 768, 769, 7680, 131_072 + 700, 2_000_000 - 44, 2_000_000, 5_000_000]
 BAD_NETWORKS: list[dict[str, float]] = [
