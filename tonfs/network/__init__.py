@@ -1,40 +1,17 @@
-"""The TON storage network: ADNL over UDP, RLDP2, DHT, overlays and storage sessions.
+"""Packets: ADNL, RLDP2, DHT, overlays, the storage peer. Protocol cores without I/O, thin trio drivers.
 
-`api` is the seam both ways and is what this package exports; importing it loads no cryptography. The parts, from the
-wire up:
+What other rooms use, by module (nothing is imported here, so that `network.api` alone costs nothing):
 
-* `tl`, `address`, `keys`: TL objects, address lists, Ed25519 identities
-* `adnl_packet`, `adnl_channel`, `adnl_peer`, `adnl_hub`: ADNL as state machines without I/O
-* `raptor`, `fec`, `rldp2`, `rldp_transfer`, `congestion`, `rldp_link`: RLDP2, likewise
-* `udp`, `node`: the socket and the trio driver; `AdnlNode` is what programs start
-* `dht_*`, `overlay`, `provider_*`: finding nodes, peers and providers
-* `storage_*`: sessions, downloads, seeding and audits; `peer_*`: all of it in a process of its own
+| module | names |
+| --- | --- |
+| `api` | `PeerNet`, `AdnlEndpoint`, `Peer` and their values: the seam |
+| `node`, `keys` | `AdnlNode`: a socket with identities; `KeyPair`, `load_or_create`, `short_id` |
+| `dht_client`, `dht_server`, `global_config` | `DhtClient`, `DhtServer`, `load_global_config`, `emit_dht` |
+| `provider_link`, `provider_tl` | `ProviderLink`: questions to providers; the messages for those who answer them |
+| `storage_node`, `piece_source` | `StorageNode`: `PeerNet` in process; `PieceSource`: where served pieces come from |
+| `peer_process`, `peer_client` | the same in a process of its own; `PeerClient`: `PeerNet` over its socket |
+
+Below these, from the wire up: `tl`, `address`; `adnl_packet`, `adnl_channel`, `adnl_memory`, `adnl_peer`, `adnl_hub`
+(ADNL as state machines without I/O); `raptor`, `fec`, `rldp2`, `rldp_transfer`, `congestion`, `rldp_link` (RLDP2,
+likewise); `udp` (the socket).
 """
-
-from __future__ import annotations
-
-from .api import (
-    AdnlEndpoint,
-    FetchReport,
-    Peer,
-    PeerNet,
-    PieceAnswer,
-    PieceOutcome,
-    QueryHandler,
-    Rates,
-    StorageStatus,
-    UdpAddress,
-)
-
-__all__ = [
-    "AdnlEndpoint",
-    "FetchReport",
-    "Peer",
-    "PeerNet",
-    "PieceAnswer",
-    "PieceOutcome",
-    "QueryHandler",
-    "Rates",
-    "StorageStatus",
-    "UdpAddress",
-]
