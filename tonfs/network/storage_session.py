@@ -46,6 +46,10 @@ BACKOFF_MAX: Final = 300.0
 KNOWN_ID: Final = 60.0
 """Ids that were pinged with or received stay good for updates this long."""
 INIT_AGAIN_EVERY: Final = 5.0
+RENEW_AFTER: Final = 3.0
+"""An open session in which the peer never said what it has is begun anew under an id of ours: the peer may believe that
+it told us (we restarted, and took over an old id from its ping; reference 7.1 item 31)."""
+RENEW_MAX: Final = 300.0
 MAX_PIECES: Final = 1 << 25
 """No daemon takes bags of more than 32 000 000 pieces (1.2)."""
 NEVER: Final = float("-inf")
@@ -183,6 +187,10 @@ class Session:
         self._told_state: State | None = None
         self._peer_seqno: int | None = None
         self._init_again_at = NEVER
+        self._told_us = False
+        """The peer said what it has, in this session id."""
+        self._open_since = NEVER
+        self._renewals = 0
         self._sending: Action | None = None
         self._failures = 0
         self._lost_count = 0
@@ -206,9 +214,13 @@ class Session:
             self._event(Event.DEAF)
             self._event(Event.SPOKE)
             return
+        self._change_id(sid)
+
+    def _change_id(self, sid: int) -> None:
         self.sid = sid
         self.peer_have = 0
         self._peer_seqno = None
+        self._told_us = False
         self._told_state = None
         self._snapshot = None
         self._event(Event.NEW_ID)
@@ -232,6 +244,9 @@ class Session:
             self.peer_have |= mask_of(update.pieces)
         if not isinstance(update, UpdateHavePieces):
             self.peer_state = update.state
+        if isinstance(update, UpdateInit):
+            self._told_us = True
+            self._renewals = 0
         if isinstance(update, UpdateInit) and update.offset == 0:
             self._maybe_begun_again(seqno, now)
         self._peer_seqno = seqno
@@ -303,6 +318,11 @@ class Session:
             return None
         if self.phase is Phase.LOST and self.wanted and now >= self._next_ping:
             self._event(Event.WANTED)
+        if now >= self._renew_at():
+            self._own_sid = self._own_sid + 1 if self._own_sid == self.sid else self._own_sid
+            self._renewals = min(self._renewals + 1, 16)
+            self._next_ping = now
+            self._change_id(self._own_sid)
         if self.phase in (Phase.INIT, Phase.OPEN) and now >= self._next_update:
             self._sending = self._update_due()
         if self._sending is None and now >= self._ping_at():
@@ -342,6 +362,11 @@ class Session:
             return 0
         return self._own_have() & ~self._told_have
 
+    def _renew_at(self) -> float:
+        if self.phase is not Phase.OPEN or not self.wanted or self._told_us:
+            return INFINITE
+        return self._open_since + min(RENEW_MAX, RENEW_AFTER * float(1 << self._renewals))
+
     def _ping_at(self) -> float:
         if self.phase in (Phase.IDLE, Phase.LOST):
             return INFINITE
@@ -356,7 +381,7 @@ class Session:
             return INFINITE
         if self.phase is Phase.LOST:
             return self._next_ping if self.wanted else INFINITE
-        at = self._ping_at()
+        at = min(self._ping_at(), self._renew_at())
         if (self.phase is Phase.INIT and self.pieces is not None) or (
             self.phase is Phase.OPEN and (self._told_state != self._own_state() or self._news())
         ):
@@ -387,6 +412,7 @@ class Session:
             if self._blocks and self._blocks[0].offset == update.offset:
                 del self._blocks[0]
                 if not self._blocks:
+                    self._open_since = now
                     self._event(Event.ALL_BLOCKS)
         elif isinstance(update, UpdateState):
             self._told_state = update.state

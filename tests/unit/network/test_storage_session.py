@@ -164,6 +164,39 @@ def test_two_of_our_kind_that_open_at_the_same_moment_agree_on_one_id():
     assert wire.sent - before <= 45  # keep-alives only
 
 
+@pytest.mark.parametrize("fresh_sid", [50, 150])
+def test_a_restarted_leecher_that_took_over_an_old_id_still_learns_what_the_seeder_has(fresh_sid):
+    """The seeder speaks first, with the id of a session that the leecher has forgotten."""
+    seeder, leecher = Own(FULL, want=False, sid=100), Own(0, sid=200)
+    leecher.session.want(True, 0)
+    wire = Wire(seeder.session, leecher.session)
+    wire.run(5)
+    assert leecher.session.peer_have == FULL
+    again = Own(0, sid=fresh_sid, seqno=NOW + 1000, want=False)
+    wire.right = again.session
+    seeder.session.want(True, wire.now)  # an audit
+    wire.run(5)
+    seeder.session.want(False, wire.now)
+    assert again.session.sid == seeder.session.sid
+    again.state = State(True, True)
+    again.session.want(True, wire.now)
+    wire.run(10)
+    assert again.session.peer_have == FULL
+    assert again.session.usable
+    before = wire.sent
+    wire.run(100)
+    assert wire.sent - before <= 45  # keep-alives only
+
+
+def test_a_peer_that_never_says_what_it_has_is_asked_anew_ever_more_rarely():
+    own, cpp = Own(FULL), CppPeer(PIECES, 0, sid=11)
+    own.session.want(True, 0)
+    wire = Wire(own.session, cpp)
+    wire.run(1000)
+    assert own.session.phase is Phase.OPEN
+    assert cpp.peer_have == FULL
+
+
 def test_a_session_that_nobody_needs_any_more_falls_silent():
     own, cpp = Own(FULL, want=False), CppPeer(PIECES, 0, sid=3)
     wire = Wire(own.session, cpp)
