@@ -27,6 +27,8 @@ NAMES = st.sampled_from([b"a", b"b", b"c", b"\xff\xfe", b"a-b"])
 PATHS = st.lists(NAMES, min_size=1, max_size=3)
 OFFSETS = st.sampled_from([0, 1, 100, 4095, 4096, 5000, 70_000, (1 << 20) - 1, 1 << 20])
 DATA = st.binary(min_size=1, max_size=40) | st.sampled_from([b"x" * 4096, b"y" * 9000])
+MODES = [0o600, 0o4755, 0o444] if os.geteuid() == 0 else [0o600, 0o755]
+"""For others than root the plain directory's kernel refuses and clears, which is the doors' work here, not the volume's."""
 Path_ = list[bytes]
 
 
@@ -121,7 +123,7 @@ class Mirror(RuleBasedStateMachine):
             self.volume.truncate(inode, size)
             os.truncate(self.real(path), size)
 
-    @rule(path=PATHS, mode=st.sampled_from([0o600, 0o4755, 0o444]))
+    @rule(path=PATHS, mode=st.sampled_from(MODES))
     def chmod(self, path: Path_, mode: int) -> None:
         inode = self._file(path)
         if inode is not None:
