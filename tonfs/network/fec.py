@@ -65,7 +65,7 @@ class SymbolSource:
 class PartDecoder:
     """Collects symbols of one part until its data is known."""
 
-    __slots__ = ("_decoder", "_extra", "_source", "data", "k", "received", "size")
+    __slots__ = ("_extra", "_patience", "_solve_at", "_source", "data", "k", "received", "size")
 
     def __init__(self, size: int) -> None:
         self.size = size
@@ -75,7 +75,8 @@ class PartDecoder:
         self.data: bytes | None = None
         self._source: dict[int, bytes] = {}
         self._extra: dict[int, bytes] = {}
-        self._decoder: Any = None
+        self._solve_at = self.k
+        self._patience = 1
 
     @property
     def hopeless(self) -> bool:
@@ -92,33 +93,31 @@ class PartDecoder:
         if len(self._source) == self.k:
             source = self._source
             self._finish(b"".join([source[i] for i in range(self.k)])[: self.size])
-        elif self.received >= self.k:
-            self._solve(esi, symbol)
+        elif self.received >= self._solve_at:
+            self._solve()
         return True
 
-    def _solve(self, esi: int, symbol: bytes) -> None:
+    def _solve(self) -> None:
+        """Try to decode. After each failure twice as many more symbols are awaited: a sender may choose symbols that
+        depend on each other, and must not make us solve for each of them."""
+        symbols = self._source | self._extra
         if raptor.departs(self.k):
-            self._ton_solve()
-            return
-        fresh = {esi: symbol}
-        if self._decoder is None:
-            self._decoder = raptorq.Decoder.with_defaults(self.size, SYMBOL)
-            fresh = self._source | self._extra
-        for number, content in fresh.items():
-            data = self._decoder.decode(number.to_bytes(4, "big") + content)
-            if data is not None:
-                self._finish(data)
+            block = raptor.solve(self.k, symbols, SYMBOL)
+            if block is not None:
+                whole = [symbols[n] if n in symbols else block.symbol(n) for n in range(self.k)]
+                self._finish(b"".join(whole)[: self.size])
                 return
-
-    def _ton_solve(self) -> None:
-        block = raptor.solve(self.k, self._source | self._extra, SYMBOL)
-        if block is not None:
-            source = self._source
-            whole = [source[n] if n in source else block.symbol(n) for n in range(self.k)]
-            self._finish(b"".join(whole)[: self.size])
+        else:
+            decoder = raptorq.Decoder.with_defaults(self.size, SYMBOL)
+            for number, content in symbols.items():
+                data = decoder.decode(number.to_bytes(4, "big") + content)
+                if data is not None:
+                    self._finish(data)
+                    return
+        self._solve_at = self.received + self._patience
+        self._patience *= 2
 
     def _finish(self, data: bytes) -> None:
         self.data = data
         self._source = {}
         self._extra = {}
-        self._decoder = None

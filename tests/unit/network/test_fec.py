@@ -104,3 +104,14 @@ def _symbol(source: SymbolSource, esi: int) -> bytes:
         assert made is not None
         block = _blocks[id(source)] = made
     return block.symbol(esi)
+
+
+@pytest.mark.parametrize("k", [55, 60])
+def test_dependent_symbols_cannot_make_us_solve_for_each_of_them(k: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    tries: list[int] = []
+    monkeypatch.setattr(raptor, "departs", lambda symbols: True)
+    monkeypatch.setattr(raptor, "solve", lambda k, symbols, size: tries.append(len(symbols)))
+    decoder = PartDecoder(k * SYMBOL)
+    for esi in range(k, 3 * k):
+        decoder.add(esi, bytes(SYMBOL))
+    assert tries == [k, k + 1, k + 3, k + 7, k + 15, k + 31]
