@@ -28,7 +28,7 @@ PATHS = st.lists(NAMES, min_size=1, max_size=3)
 OFFSETS = st.sampled_from([0, 1, 100, 4095, 4096, 5000, 70_000, (1 << 20) - 1, 1 << 20])
 DATA = st.binary(min_size=1, max_size=40) | st.sampled_from([b"x" * 4096, b"y" * 9000])
 MODES = [0o600, 0o4755, 0o444] if os.geteuid() == 0 else [0o600, 0o755]
-"""For others than root the plain directory's kernel refuses and clears, which is the doors' work here, not the volume's."""
+"""For others than root the kernel refuses writes and clears bits on the plain side; here that is the doors' work."""
 Path_ = list[bytes]
 
 
