@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from .front import Mounted
+
 TONFS = (sys.executable, "-m", "tonfs")
 
 
@@ -71,3 +73,17 @@ def mounted(tmp_path: Path, root_and_fuse: None) -> Iterator[MountedVolume]:
     finally:
         if place.tonfs("umount", str(place.point), ok=False).returncode != 0:
             subprocess.run(["umount", "-l", str(place.point)], check=False, capture_output=True)
+
+
+@pytest.fixture
+def stage(root_and_fuse: None, tmp_path: Path) -> Iterator[Mounted]:
+    """A volume without network, not mounted yet; watched, and its log must stay without complaints."""
+    place = Mounted(tmp_path)
+    yield place
+    place.end()
+
+
+@pytest.fixture
+def mnt(stage: Mounted) -> Path:
+    """The mount point of a mounted volume."""
+    return stage.start().point

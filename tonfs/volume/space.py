@@ -38,12 +38,12 @@ class SpaceGuard:
         return stats.f_bavail * stats.f_frsize
 
     def look(self) -> None:
-        """Measure; make the ballast again when there is room."""
+        """Measure; make the ballast again when there is room. Without ballast nothing new is taken."""
         free = self.free
-        if not self._ballast.exists() and free > 4 * self.size:
+        if not self._ballast.exists() and free > 2 * self.size:
             self._make()
             free = self.free
-        self.low = free < self.size // 2
+        self.low = free < self.size // 2 or not self._ballast.exists()
 
     def _make(self) -> None:
         try:
@@ -68,5 +68,6 @@ class SpaceGuard:
         self._ballast.unlink(missing_ok=True)
 
     def before_commit(self) -> None:
-        if self.low:
-            self._ballast.unlink(missing_ok=True)
+        """The commit that comes now must find room."""
+        if self.low or self.free < self.size // 2:
+            self.exhausted()
