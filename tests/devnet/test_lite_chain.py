@@ -88,7 +88,7 @@ async def test_a_payment_survives_kill_9_of_the_only_lite_server(tmp_path: Path)
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(pay)
                 # From the signature on; on a slow machine it may be through before we look again.
-                while not conn.execute("SELECT 1 FROM external").fetchone():  # noqa: ASYNC110
+                while not conn.execute("SELECT 1 FROM external").fetchone():
                     await trio.sleep(0.005)
                 os.kill(int((net.state / "devnet.pid").read_text()), signal.SIGKILL)
                 await trio.sleep(0.2)

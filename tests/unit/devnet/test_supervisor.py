@@ -53,7 +53,7 @@ def told(provider: Provider) -> list[str]:
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    while not condition():  # noqa: ASYNC110 - the other side is another process
+    while not condition():
         await trio.sleep(0.02)
 
 

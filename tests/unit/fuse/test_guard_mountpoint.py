@@ -65,8 +65,7 @@ def test_a_volume_path_survives_the_mount_table() -> None:
 
 
 def test_the_mount_table_is_read() -> None:
-    root = [mount for mount in mounts() if mount.point == "/"]
-    assert root
+    assert [mount for mount in mounts() if mount.point == "/proc"]  # not "/": in a chroot that is no mount point
     assert find_mount("/no/such/mount") is None
     assert _unescape("/a\\040b\\134c") == "/a b\\c"
 

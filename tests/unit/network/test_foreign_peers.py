@@ -45,7 +45,7 @@ async def test_a_foreign_leecher_gets_the_whole_bag_from_us(kind, world, autojum
     foreign = kind(world, "foreign", bag, full=False)
     await foreign.contact(seen_from(foreign, seeder))
     with trio.fail_after(30):
-        while len(foreign.got) < bag.info.pieces:  # noqa: ASYNC110
+        while len(foreign.got) < bag.info.pieces:
             await trio.sleep(0.1)
     if isinstance(foreign.model, GoPeer):
         assert set(foreign.model.refused) <= {"id"}
@@ -66,7 +66,7 @@ async def test_a_foreign_leecher_learns_of_pieces_while_we_get_them(kind, world,
         assert 0 < len(foreign.got) < bag.info.pieces
     await middle.node.seed(bag.info.bag_id, middle.directory)
     with trio.fail_after(30):
-        while len(foreign.got) < bag.info.pieces:  # noqa: ASYNC110
+        while len(foreign.got) < bag.info.pieces:
             await trio.sleep(0.1)
 
 

@@ -142,7 +142,7 @@ async def test_the_peer_process_ends_with_its_parent(tmp_path):
         try:
             pid = int(await trio.to_thread.run_sync(parent.stdout.readline))
             with trio.fail_after(30):
-                while not (tmp_path / "peer.sock").exists():  # noqa: ASYNC110
+                while not (tmp_path / "peer.sock").exists():
                     await trio.sleep(0.05)
             handle = os.pidfd_open(pid)
             parent.send_signal(signal.SIGKILL)
