@@ -7,6 +7,8 @@ again, which must not change a byte.
 
 from __future__ import annotations
 
+import hashlib
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -29,6 +31,8 @@ class Kills:
 
     def __init__(self, base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.base = base
+        self.monkeypatch = monkeypatch
+        self.seen = ("", "")
         self.copies: list[tuple[str, Path, Allowed]] = []
         self.allowed: Allowed = {}
         self.packer = Packer()
@@ -59,6 +63,14 @@ class Kills:
     def copy(self, when: str) -> None:
         if self.base.joinpath("verifying").exists():
             return
+        digest = hashlib.blake2b()
+        for path in sorted(self.volume.directory.rglob("*")):
+            if path.is_file() and path.name not in ("ballast", "index.db-shm"):
+                digest.update(repr((path, path.stat().st_blocks)).encode() + path.read_bytes())
+        state = (digest.hexdigest(), repr(self.allowed))
+        if state == self.seen and when != "held":
+            return
+        self.seen = state
         target = self.base / f"copy{len(self.copies)}"
         crash_copy(self.volume.directory, target)
         self.copies.append((when, target, {path: set(contents) for path, contents in self.allowed.items()}))
@@ -83,6 +95,8 @@ class Kills:
         """Open every copy. Number of copies looked at."""
         self.volume.close()
         (self.base / "verifying").touch()
+        for sync in ("fsync", "fdatasync"):  # nobody pulls the plug any more
+            self.monkeypatch.setattr(os, sync, lambda _fd: None)
         for when, directory, allowed in self.copies:
             volume = Volume(directory)
             try:
@@ -113,7 +127,7 @@ def test_writing_and_extending_a_file(kills: Kills) -> None:
     kills.volume.sync(inode)
     kills.must(b"f", A + C)
     kills.copy("after sync")
-    assert kills.verify() > 6
+    assert kills.verify() >= 6
 
 
 def test_overwriting_packed_bytes_never_leaves_an_extent_that_lies(kills: Kills) -> None:
@@ -212,5 +226,5 @@ def test_removal_while_held_and_after(kills: Kills) -> None:
     assert not kills.volume.content.path(inode).exists()
     kills.verify()
     for when, directory, _ in kills.copies:
-        if when in ("held", "end"):
+        if when == "held" or directory == kills.copies[-1][1]:
             assert not list((directory / "content").rglob("?")), "an orphan's bytes stay on the disk"
