@@ -192,6 +192,7 @@ def pack_and_evict(stage: Mounted) -> dict[BagId, bytes]:
     assert stage.call("commit_pack", bag_id=bag, size=len(data), extents=extents)["stale"] == []
     stage.call("pack_states", packs=[{"bag_id": bag, "proven": 5, "wanted": 5}])
     assert stage.call("evict", paths=[])["kept"] == []
+    stage.drop_caches()  # the kernel is told to forget evicted bytes, too, but a moment later
     return {BagId(bytes.fromhex(bag)): data}
 
 
