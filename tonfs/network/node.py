@@ -89,6 +89,7 @@ class NodePeer:
         timeout: float,
     ) -> bytes:
         node = self._endpoint.node
+        await trio.lowlevel.checkpoint_if_cancelled()  # while everything ends: cancelled, not an error
         node.check_running()
         if self._remote.address is None:
             raise PeerUnreachable(f"no address is known for {self.id.hex()}")
