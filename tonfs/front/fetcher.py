@@ -91,8 +91,11 @@ class Fetcher:
                     async with trio.open_nursery() as nursery:
                         for inode, number in blocks:
                             nursery.start_soon(self._block, inode, number)
-                except* TonfsError as group:
-                    raise _first(group) from None
+                except BaseExceptionGroup as group:  # `except*` would wrap what it raises before 3.11.4
+                    ours, others = group.split(TonfsError)
+                    if others is not None or ours is None:
+                        raise others or group from None
+                    raise _first(ours) from None
         except trio.TooSlowError:
             raise TimedOut(f"The network did not deliver within {self._deadline:g} s.") from None
 
