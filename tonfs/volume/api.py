@@ -76,6 +76,9 @@ class S3Record:
     """Algorithm in lower case (`crc32`, `sha256`, ...) -> base64 text; empty when stale."""
     headers: Mapping[str, str] = field(default_factory=dict)
     """System headers kept with the object: cache-control, content-encoding, ..."""
+    tags: Mapping[str, str] = field(default_factory=dict)
+    checksum_type: str = "FULL_OBJECT"
+    """Or COMPOSITE: the checksum of the parts' checksums."""
     current: bool = True
     """The digests belong to the bytes as they are now. Set by the volume when reading, ignored when writing."""
 

@@ -12,7 +12,7 @@ from .api import ROOT, Attr, Change, Expect, S3Record
 from .core import locked
 from .names import Found, check_new_name
 from .node import Node
-from .records import RECORD_COLUMNS, record_of, record_row
+from .records import RECORD_COLUMNS, RECORD_INSERT, record_of, record_row
 from .schema import CONTENT, IMPLIED, RECORD
 from .xattrs import Xattrs
 
@@ -64,7 +64,7 @@ class Objects(Xattrs):
             # The record vouches for these bytes: they must be on the disk first.
             self._order(node.inode)
         values = record_row(node.inode, node.version, record)
-        self._sql("INSERT OR REPLACE INTO record VALUES (?, ?, ?, ?, ?, ?, ?)", values)
+        self._sql(RECORD_INSERT, values)
         node.set(RECORD)
         self._touch(node, times=False)
 

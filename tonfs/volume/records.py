@@ -9,7 +9,7 @@ from typing import Any, Final
 from ..ids import Inode
 from .api import S3Record
 
-RECORD_COLUMNS: Final = ("version", "etag", "content_type", "metadata", "checksums", "headers")
+RECORD_COLUMNS: Final = ("version", "etag", "content_type", "metadata", "checksums", "headers", "tags", "checksum_type")
 
 
 def _load(text: str) -> Mapping[str, str]:
@@ -26,14 +26,22 @@ def record_of(row: tuple[Any, ...], version: int) -> S3Record:
         _load(row[3]),
         _load(row[4]) if current else {},
         _load(row[5]),
+        _load(row[6]),
+        row[7],
         current,
     )
 
 
+RECORD_INSERT: Final = (
+    f"INSERT OR REPLACE INTO record (inode, {', '.join(RECORD_COLUMNS)}) VALUES (?{', ?' * len(RECORD_COLUMNS)})"
+)
+"""Takes the values of `record_row`."""
+
+
 def record_row(inode: Inode, version: int, record: S3Record) -> tuple[Any, ...]:
-    """Values for `INSERT INTO record`."""
+    """Values for RECORD_INSERT."""
     texts = [
         json.dumps(dict(part), ensure_ascii=True, sort_keys=True)
-        for part in (record.metadata, record.checksums, record.headers)
+        for part in (record.metadata, record.checksums, record.headers, record.tags)
     ]
-    return (inode, version, record.etag, record.content_type, *texts)
+    return (inode, version, record.etag, record.content_type, *texts, record.checksum_type)

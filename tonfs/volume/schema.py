@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from ..errors import Damaged
+from .schema_objects import create_objects
 
 INDEX_NAME: Final = "index.db"
 
@@ -23,6 +24,7 @@ IMPLIED: Final = 8  # a directory that only exists because an S3 key needed it
 XATTRS: Final = 16  # has rows in xattr
 RECORD: Final = 32  # has a row in record
 CONTENT: Final = 64  # has a content file
+ATTACHED: Final = 128  # a directory with rows in attached
 
 _V1: Final = """
 -- Facts about the volume as a whole. Keys: volume_id (random hex), clean (1 after an orderly close, else 0),
@@ -49,7 +51,7 @@ CREATE TABLE inode (
     birth INTEGER NOT NULL,
     version INTEGER NOT NULL,    -- content generation, grows with every change of bytes or size
     changed INTEGER NOT NULL,    -- wall time of the last change of bytes; the packer's settle time counts from here
-    flags INTEGER NOT NULL       -- bits of schema.py: DIRTY COVERED REMOTE IMPLIED XATTRS RECORD CONTENT
+    flags INTEGER NOT NULL       -- bits of schema.py: DIRTY COVERED REMOTE IMPLIED XATTRS RECORD CONTENT ATTACHED
 );
 CREATE INDEX inode_dirty ON inode (changed) WHERE flags & 1;
 CREATE INDEX inode_orphan ON inode (inode) WHERE nlink = 0;
@@ -131,7 +133,7 @@ def _create_v1(db: sqlite3.Connection) -> None:
             db.execute(statement)
 
 
-MIGRATIONS: Final[tuple[Callable[[sqlite3.Connection], None], ...]] = (_create_v1,)
+MIGRATIONS: Final[tuple[Callable[[sqlite3.Connection], None], ...]] = (_create_v1, create_objects)
 """MIGRATIONS[n] takes a database from version n to n + 1, inside one transaction."""
 
 
