@@ -10,7 +10,7 @@ demo: setup
 	@.venv/bin/tonfs --volume ./.demo/volume up .demo/tonfs --s3 127.0.0.1:8080
 
 demo-check: setup
-	@scripts/judges.sh
+	@scripts/judges.sh aws
 	@$(PY) scripts/demo_check.py
 
 test: setup
@@ -27,7 +27,7 @@ bench: setup
 
 interop: setup
 	@scripts/judges.sh
-	@$(PY) scripts/interop.py
+	@$(PY) -m scripts.interop $(ONLY)
 
 clean:
 	rm -rf .venv .judges build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
