@@ -84,6 +84,17 @@ class S3Record:
 
 
 @dataclass(frozen=True, slots=True)
+class ObjectPart:
+    """A part that an object was uploaded in."""
+
+    number: int
+    offset: int
+    size: int
+    checksum: str
+    """Base64, in the algorithm of the object's record; "" without one."""
+
+
+@dataclass(frozen=True, slots=True)
 class Entry:
     """A name in a directory."""
 
@@ -93,6 +104,8 @@ class Entry:
     """Position in the directory: > 2, increasing in the order of arrival, stable while the name exists."""
     record: S3Record | None = None
     """Filled by `list_sorted(records=True)` only."""
+    data: Attr | None = None
+    """The same: of a directory that carries the data of the object `name/`."""
 
     @property
     def sort_key(self) -> bytes:
@@ -204,7 +217,8 @@ class Namespace(Protocol):
     ) -> list[Entry]:
         """Entries whose sort key is > `after` and starts with `prefix`, in byte order of the sort key: one range scan.
 
-        All file types come; the S3 door shows only files and directories.
+        All file types come; the S3 door shows only files and directories. With `records` also the objects come whose
+        name a directory has (see `publish`): `a` as a file beside the directory `a/`.
         """
         ...
 
@@ -323,14 +337,20 @@ class Namespace(Protocol):
         record: S3Record,
         *,
         expect: Expect | None = None,
+        marker: bool = False,
+        sources: Sequence[ObjectPart] = (),
     ) -> Attr:
         """Give a staged file its name `bucket/parts[0]/…/parts[-1]` and record, replacing the object there.
 
         One transaction: missing parent directories are made (and remembered as implied), the old file loses the
-        name (who holds it reads on), owner and mode of a replaced file are kept. Raises FsError: ENOTDIR (a parent
-        is an object), EISDIR (the name is a directory), ELOOP (a symlink on the way), ENAMETOOLONG. The hold of
-        `stage` is given back; on an error the file stays staged. Durable after `commit()`; call `sync(staged)`
-        before (in a thread) to keep the commit short.
+        name (who holds it reads on), owner and mode of a replaced file are kept. Where a directory has the name
+        already, it carries the object, and POSIX does not show it; with `marker` the object is `parts[-1]/`, which a
+        directory always carries. An object on the way that S3 wrote becomes one that a directory carries; a file that
+        only the mount wrote does not. Carried objects move and go with their directory.
+
+        Raises FsError: ENOTDIR (a file on the way), ELOOP (a symlink there), ENAMETOOLONG. The hold of `stage` is
+        given back; on an error the file stays staged. Durable after `commit()`; call `sync(staged)` before (in a
+        thread) to keep the commit short. `sources`: the parts that it was uploaded in.
         """
         ...
 
@@ -348,14 +368,24 @@ class Namespace(Protocol):
         *,
         expect: Expect | None = None,
     ) -> Attr:
-        """The object `a/b/` without bytes: makes the directory when missing and gives it a record."""
+        """The object `a/b/` without bytes: makes the directory when missing and gives it a record. Data that `a/b/` had
+        is gone."""
         ...
 
     def remove_object(
         self, bucket: Inode, parts: Sequence[bytes], *, marker: bool = False, expect: Expect | None = None
     ) -> bool:
-        """Unlink a file (or with `marker` drop a directory's record, and the directory when it is empty), then prune
-        empty implied parents, in one transaction. False when nothing was there."""
+        """Unlink the object (or with `marker` the object `name/`, and its directory when that is empty), then prune
+        empty implied parents, in one transaction. A pruned directory leaves its name to the object that it carried.
+        False when nothing was there."""
+        ...
+
+    def object_at(self, folder: Inode, *, marker: bool) -> Attr | None:
+        """The object that a directory carries under its name (with `marker`: under its name and a slash)."""
+        ...
+
+    def object_parts(self, inode: Inode, after: int = 0, limit: int = 10_000) -> list[ObjectPart]:
+        """The parts that an object was uploaded in, by number; none once its bytes were changed."""
         ...
 
     def record(self, inode: Inode) -> S3Record | None: ...

@@ -10,11 +10,12 @@ from typing import Any, Final
 from ..errors import FsError
 from ..ids import Inode
 from ..log import get_logger
+from . import attached
 from .api import NAME_MAX, ROOT, TARGET_MAX, Attr, Entry
 from .core import Core, locked
 from .node import COLUMNS, Node
 from .records import RECORD_COLUMNS, record_of
-from .schema import CONTENT, COVERED, IMPLIED, RECORD, REMOTE, XATTRS
+from .schema import ATTACHED, CONTENT, COVERED, IMPLIED, RECORD, REMOTE, XATTRS
 
 log = get_logger(__name__)
 
@@ -132,7 +133,11 @@ class Names(Core):
     def path_of(self, inode: Inode) -> bytes:
         parts: list[bytes] = []
         while inode != ROOT:
-            row = self.db.execute("SELECT parent, key FROM name WHERE inode = ? LIMIT 1", (inode,)).fetchone()
+            row = self.db.execute(
+                "SELECT parent, key FROM name WHERE inode = ? UNION ALL "
+                "SELECT parent, key FROM attached WHERE inode = ? LIMIT 1",
+                (inode, inode),
+            ).fetchone()
             if row is None:
                 raise FsError(f"Inode {inode} has no name.", errno.ENOENT)
             parts.append(row[1].rstrip(b"/"))
@@ -175,14 +180,27 @@ class Names(Core):
             f"WHERE n.parent = ? AND n.key > ? AND n.key >= ? {upper}ORDER BY n.key LIMIT ?",
             (*values, limit),
         ).fetchall()
-        entries: list[Entry] = []
-        for row in rows:
-            entry = self._entry(row)
-            raw = row[2 + _WIDTH :]
-            if records and raw[0] is not None:
-                entry = Entry(entry.name, entry.attr, entry.cookie, record_of(raw, entry.attr.version))
-            entries.append(entry)
+        if not records:
+            return [self._entry(row) for row in rows]
+        entries = [self._object_entry(row) for row in rows]
+        beside = attached.listed(self, parent, after, prefix, values[3] if upper else None, limit)
+        if beside:
+            entries += [self._object_entry((0, *row)) for row in beside]
+            entries = sorted(entries, key=lambda entry: entry.sort_key)[:limit]
         return entries
+
+    def _object_entry(self, row: tuple[Any, ...]) -> Entry:
+        """With its record; of a directory that has data under `name/`, with these."""
+        entry = self._entry(row)
+        raw, data = row[2 + _WIDTH :], None
+        node = self._nodes.get(entry.attr.inode)
+        if entry.attr.is_dir and (node.flags if node else row[1 + _WIDTH]) & ATTACHED:
+            inside = attached.inside(self, entry.attr.inode)
+            if inside is not None:
+                data = self._attr(self._nodes.get(inside[0]) or Node(inside[:_WIDTH]))
+                raw = inside[_WIDTH:]
+        record = None if raw[0] is None else record_of(raw, (data or entry.attr).version)
+        return Entry(entry.name, entry.attr, entry.cookie, record, data)
 
     @locked
     def is_empty(self, inode: Inode) -> bool:
@@ -283,6 +301,11 @@ class Names(Core):
         """One name fewer; without names and holds the inode goes."""
         node.nlink = 0 if node.is_dir else node.nlink - 1
         self._touch_size(node)
+        if node.flags & ATTACHED:
+            for slot in (attached.BESIDE, attached.INSIDE):
+                inode = attached.take(self, node, slot)
+                if inode is not None:
+                    self._unlinked(self._node(inode))
         if node.nlink == 0 and not self._holds.get(node.inode):
             self._remove_inode(node)
 
@@ -298,6 +321,7 @@ class Names(Core):
             self._sql("DELETE FROM xattr WHERE inode = ?", (inode,))
         if flags & RECORD:
             self._sql("DELETE FROM record WHERE inode = ?", (inode,))
+            self._sql("DELETE FROM object_part WHERE inode = ?", (inode,))
         if stat.S_ISLNK(node.mode):
             self._sql("DELETE FROM symlink WHERE inode = ?", (inode,))
         if flags & CONTENT:
@@ -437,6 +461,7 @@ class Names(Core):
         self._changed_dir(target, links if there is None or not found.is_dir else 0)
         self._touch_size(node)
         node.set(IMPLIED, False)
+        attached.moved(self, node, target.inode, new_name)
 
     def _exchange(self, source: Node, name: bytes, found: Found, target: Node, new_name: bytes, there: Found) -> None:
         # Keys carry the type's slash: free the first row's key before the second row may need it.
@@ -446,6 +471,9 @@ class Names(Core):
             (found.inode, key_of(new_name, found.is_dir), there.cookie),
         )
         self._sql("UPDATE name SET key = ? WHERE cookie = ?", (key_of(name, there.is_dir), found.cookie))
+        attached.moved(self, self._node(found.inode), found.inode, b"")
+        attached.moved(self, self._node(there.inode), source.inode, name)
+        attached.moved(self, self._node(found.inode), target.inode, new_name)
         moved = int(found.is_dir) - int(there.is_dir)
         self._changed_dir(source, -moved)
         self._changed_dir(target, moved)

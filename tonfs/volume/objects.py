@@ -8,12 +8,13 @@ from collections.abc import Sequence
 
 from ..errors import FsError, Stale
 from ..ids import Inode
-from .api import ROOT, Attr, Change, Expect, S3Record
+from . import attached
+from .api import ROOT, Attr, Change, Expect, ObjectPart, S3Record
 from .core import locked
 from .names import Found, check_new_name
 from .node import Node
 from .records import RECORD_COLUMNS, RECORD_INSERT, record_of, record_row
-from .schema import CONTENT, IMPLIED, RECORD
+from .schema import ATTACHED, CONTENT, IMPLIED, OWN, RECORD
 from .xattrs import Xattrs
 
 
@@ -88,9 +89,11 @@ class Objects(Xattrs):
         record: S3Record,
         *,
         expect: Expect | None = None,
+        marker: bool = False,
+        sources: Sequence[ObjectPart] = (),
     ) -> Attr:
         changes = _Changes()
-        attr = self._publish(staged, bucket, parts, record, expect, changes)
+        attr = self._publish(staged, bucket, parts, record, expect, marker, sources, changes)
         self._tell(changes.change())
         return attr
 
@@ -102,6 +105,8 @@ class Objects(Xattrs):
         parts: Sequence[bytes],
         record: S3Record,
         expect: Expect | None,
+        marker: bool,
+        sources: Sequence[ObjectPart],
         changes: _Changes,
     ) -> Attr:
         node = self._node(staged)
@@ -110,14 +115,40 @@ class Objects(Xattrs):
         with self._atomic():
             folder = self._folder(bucket, parts, node.uid, node.gid, changes)
             found = self._find(folder.inode, parts[-1])
-            self._check_expected(found, expect)
-            self._put(folder, parts[-1], found, self._node(staged), changes)
+            self._check_expected(self._object_at(found, marker), expect)
+            node = self._node(staged)
+            if marker:
+                self._put_inside(folder, parts[-1], found, node, changes)
+            else:
+                self._put(folder, parts[-1], found, node, changes)
             node = self._node(staged)
             node.mtime = self.now_ns()
             self._set_record(node, record)
+            self._set_parts(node, sources)
         self.drop(staged)
         self._commit_if_large()
         return self._attr(node)
+
+    def _object_at(self, found: Found | None, marker: bool) -> Node | None:
+        """The inode that holds the object of this name (with `marker`: of `name/`), None when there is no object."""
+        if found is None:
+            return None
+        node = self._node(found.inode)
+        if not node.is_dir:
+            return None if marker else node
+        inode = attached.of(self, node, attached.INSIDE if marker else attached.BESIDE)
+        if inode is not None:
+            return self._node(inode)
+        return node if marker and node.flags & RECORD else None
+
+    def object_at(self, folder: Inode, *, marker: bool) -> Attr | None:
+        """See `Namespace.object_at`."""
+        return self._attached_attr(folder, attached.INSIDE if marker else attached.BESIDE)
+
+    @locked
+    def _attached_attr(self, folder: Inode, slot: int) -> Attr | None:
+        inode = attached.of(self, self._node(folder), slot)
+        return None if inode is None else self._attr(self._node(inode))
 
     def _folder(self, bucket: Inode, parts: Sequence[bytes], uid: int, gid: int, changes: _Changes) -> Node:
         """The directory that holds the last part; missing ones are made and marked as implied."""
@@ -136,23 +167,37 @@ class Objects(Xattrs):
             elif found.is_dir:
                 folder = self._node(found.inode)
             else:
-                raise self._not_a_directory(found, part)
+                folder = self._step_aside(folder, part, found, uid, gid, changes)
         return folder
+
+    def _step_aside(self, folder: Node, name: bytes, found: Found, uid: int, gid: int, changes: _Changes) -> Node:
+        """Keys are wanted below an object: a directory takes its name and carries it. A file that was only ever
+        written through the mount stays what it is there. Raises FsError(ENOTDIR, ELOOP)."""
+        node = self._node(found.inode)
+        if not node.is_file or not node.flags & RECORD:
+            raise self._not_a_directory(found, name)
+        self._sql("DELETE FROM name WHERE cookie = ?", (found.cookie,))
+        below = self._make_in(folder.inode, name, stat.S_IFDIR | 0o755, uid, gid)
+        below.set(IMPLIED)
+        attached.put(self, below, attached.BESIDE, folder.inode, name, node.inode)
+        changes.named(folder.inode, name)
+        changes.inodes.add(node.inode)
+        return below
 
     def _not_a_directory(self, found: Found, part: bytes) -> FsError:
         if stat.S_ISLNK(self._node(found.inode).mode):
             return FsError(f"{part!r} is a symbolic link.", errno.ELOOP)
         return FsError(f"{part!r} is not a directory.", errno.ENOTDIR)
 
-    def _check_expected(self, found: Found | None, expect: Expect | None) -> None:
+    def _check_expected(self, there: Node | None, expect: Expect | None) -> None:
         if expect is None:
             return
-        if expect.absent and found is not None:
+        if expect.absent and there is not None:
             raise FsError("The name is taken.", errno.EEXIST)
         if expect.inode is not None:
-            if found is None:
+            if there is None:
                 raise FsError("Nothing has the name.", errno.ENOENT)
-            if found.inode != expect.inode or self._node(found.inode).version != expect.version:
+            if there.inode != expect.inode or there.version != expect.version:
                 raise Stale("The object has changed meanwhile.")
 
     def _put(self, folder: Node, name: bytes, found: Found | None, node: Node, changes: _Changes) -> None:
@@ -164,9 +209,10 @@ class Objects(Xattrs):
                 node.gid = folder.gid
             self._add_name(folder, name, node)
         else:
-            if found.is_dir:
-                raise FsError(f"{name!r} is a directory.", errno.EISDIR)
             old = self._node(found.inode)
+            if old.is_dir:
+                self._attach(folder, name, old, attached.BESIDE, node, changes)
+                return
             if not old.is_file:
                 link = stat.S_ISLNK(old.mode)
                 raise FsError(f"{name!r} is not a regular file.", errno.ELOOP if link else errno.EPERM)
@@ -176,6 +222,37 @@ class Objects(Xattrs):
             changes.inodes.add(old.inode)
             self._unlinked(old)
         changes.named(folder.inode, name)
+
+    def _attach(self, folder: Node, name: bytes, directory: Node, slot: int, node: Node, changes: _Changes) -> None:
+        """`node` becomes the object `name` (or `name/`) whose name a directory has."""
+        old = attached.take(self, directory, slot)
+        if old is not None:
+            changes.inodes.add(old)
+            self._unlinked(self._node(old))
+        node.nlink = 1
+        attached.put(self, directory, slot, folder.inode, name, node.inode)
+
+    def _put_inside(self, folder: Node, name: bytes, found: Found | None, node: Node, changes: _Changes) -> None:
+        """The data of the object `name/`."""
+        self._touch_size(node)
+        directory = self._marked(folder, name, found, node.uid, node.gid, changes)
+        if directory.flags & RECORD:
+            self._drop_record(directory)
+        self._attach(folder, name, directory, attached.INSIDE, node, changes)
+
+    def _marked(self, folder: Node, name: bytes, found: Found | None, uid: int, gid: int, changes: _Changes) -> Node:
+        """The directory of an object `name/`, made when missing. It stays when the last key below it goes."""
+        if found is None:
+            node = self._make_in(folder.inode, name, stat.S_IFDIR | 0o755, uid, gid)
+            changes.named(folder.inode, name)
+        elif found.is_dir:
+            node = self._node(found.inode)
+            if not node.flags & (IMPLIED | RECORD | ATTACHED):
+                node.set(OWN)
+        else:
+            node = self._step_aside(folder, name, found, uid, gid, changes)
+        node.set(IMPLIED, False)
+        return node
 
     # Markers and removal ----------------------------------------------------------------------------------------
 
@@ -208,15 +285,11 @@ class Objects(Xattrs):
         with self._atomic():
             folder = self._folder(bucket, parts, uid, gid, changes)
             found = self._find(folder.inode, parts[-1])
-            self._check_expected(found, expect)
-            if found is None:
-                node = self._make_in(folder.inode, parts[-1], stat.S_IFDIR | 0o755, uid, gid)
-                changes.named(folder.inode, parts[-1])
-            elif found.is_dir:
-                node = self._node(found.inode)
-            else:
-                raise self._not_a_directory(found, parts[-1])
-            node.set(IMPLIED, False)
+            self._check_expected(self._object_at(found, True), expect)
+            node = self._marked(folder, parts[-1], found, uid, gid, changes)
+            old = attached.take(self, node, attached.INSIDE)
+            if old is not None:
+                self._unlinked(self._node(old))
             self._set_record(node, record)
         return self._attr(node)
 
@@ -243,25 +316,38 @@ class Objects(Xattrs):
                 return False
             folders.append(self._node(found.inode))
         found = self._find(folders[-1].inode, names[-1])
-        self._check_expected(found, expect)
+        there = self._object_at(found, marker)
+        self._check_expected(there, expect)
         if found is None:
             return False
         node = self._node(found.inode)
-        if node.is_dir != marker or not (node.is_dir or node.is_file):
-            return False
-        empty = marker and self._is_empty(node.inode)
-        if marker and not empty and not node.flags & RECORD:
+        empty = marker and node.is_dir and self._is_empty(node.inode)
+        if (there is None and not empty) or not (node.is_dir or node.is_file):
             return False
         with self._atomic():
-            if marker and not empty:
-                self._drop_record(node)
-                return True
-            self._drop_name(folders[-1], found, node)
-            changes.named(folders[-1].inode, names[-1])
-            changes.inodes.add(node.inode)
+            if not node.is_dir:
+                self._drop_name(folders[-1], found, node)
+                changes.named(folders[-1].inode, names[-1])
+                changes.inodes.add(node.inode)
+            else:
+                self._unmark(node, marker, empty, changes)
+                folders.append(node)
             self._prune(folders, names, changes)
         self._commit_if_large()
         return True
+
+    def _unmark(self, node: Node, marker: bool, empty: bool, changes: _Changes) -> None:
+        """A directory loses the object `a` or `a/`; from now on it may go when it is empty."""
+        inode = attached.take(self, node, attached.INSIDE if marker else attached.BESIDE)
+        if inode is not None:
+            changes.inodes.add(inode)
+            self._unlinked(self._node(inode))
+        if marker:
+            if node.flags & RECORD:
+                self._drop_record(node)
+            if empty or not node.flags & OWN:
+                node.set(IMPLIED)
+            self._touch(node, times=False)
 
     def _drop_record(self, node: Node) -> None:
         self._sql("DELETE FROM record WHERE inode = ?", (node.inode,))
@@ -275,7 +361,33 @@ class Objects(Xattrs):
             if not node.flags & IMPLIED or node.flags & RECORD or not self._is_empty(node.inode):
                 return
             found = self._find(above.inode, names[level - 1])
-            if found is None or found.inode != node.inode:
+            if found is None or found.inode != node.inode or attached.of(self, node, attached.INSIDE) is not None:
                 return
+            beside = attached.take(self, node, attached.BESIDE)
             self._drop_name(above, found, node)
             changes.named(above.inode, names[level - 1])
+            if beside is not None:
+                self._add_name(above, names[level - 1], self._node(beside))
+                return
+
+    # Parts of objects -------------------------------------------------------------------------------------------
+
+    def _set_parts(self, node: Node, sources: Sequence[ObjectPart]) -> None:
+        if node.flags & RECORD:
+            self._sql("DELETE FROM object_part WHERE inode = ?", (node.inode,))
+        for part in sources:
+            values = (node.inode, part.number, part.offset, part.size, part.checksum)
+            self._sql("INSERT INTO object_part VALUES (?, ?, ?, ?, ?)", values)
+
+    @locked
+    def object_parts(self, inode: Inode, after: int = 0, limit: int = 10_000) -> list[ObjectPart]:
+        """See `Namespace.object_parts`."""
+        record = self._node(inode).flags & RECORD and self.record(inode)
+        if not record or not record.current:
+            return []
+        rows = self.db.execute(
+            "SELECT number, offset, size, checksum FROM object_part WHERE inode = ? AND number > ? "
+            "ORDER BY number LIMIT ?",
+            (inode, after, limit),
+        )
+        return [ObjectPart(*row) for row in rows]

@@ -25,6 +25,7 @@ XATTRS: Final = 16  # has rows in xattr
 RECORD: Final = 32  # has a row in record
 CONTENT: Final = 64  # has a content file
 ATTACHED: Final = 128  # a directory with rows in attached
+OWN: Final = 256  # a directory that was made through the mount before it became an S3 object
 
 _V1: Final = """
 -- Facts about the volume as a whole. Keys: volume_id (random hex), clean (1 after an orderly close, else 0),
@@ -51,7 +52,7 @@ CREATE TABLE inode (
     birth INTEGER NOT NULL,
     version INTEGER NOT NULL,    -- content generation, grows with every change of bytes or size
     changed INTEGER NOT NULL,    -- wall time of the last change of bytes; the packer's settle time counts from here
-    flags INTEGER NOT NULL       -- bits of schema.py: DIRTY COVERED REMOTE IMPLIED XATTRS RECORD CONTENT ATTACHED
+    flags INTEGER NOT NULL       -- bits of schema.py: DIRTY COVERED REMOTE IMPLIED XATTRS RECORD CONTENT ATTACHED OWN
 );
 CREATE INDEX inode_dirty ON inode (changed) WHERE flags & 1;
 CREATE INDEX inode_orphan ON inode (inode) WHERE nlink = 0;

@@ -23,7 +23,8 @@ MAX_REPORT: Final = 20_000
 """Files and ranges in one answer of `dirty`."""
 _REG: Final = "(mode & 61440) = 32768 AND nlink > 0"
 _TREE: Final = (
-    "WITH RECURSIVE tree(inode) AS (SELECT ? UNION SELECT n.inode FROM tree t JOIN name n ON n.parent = t.inode) "
+    "WITH RECURSIVE tree(inode) AS (SELECT ? UNION SELECT n.inode FROM tree t JOIN name n ON n.parent = t.inode "
+    "UNION SELECT a.inode FROM tree t JOIN attached a ON a.dir = t.inode) "
 )
 
 
@@ -296,7 +297,11 @@ class _Paths:
         known = self._known.get(inode)
         if known is not None:
             return known
-        row = self._db.execute("SELECT parent, key FROM name WHERE inode = ? LIMIT 1", (inode,)).fetchone()
+        row = self._db.execute(
+            "SELECT parent, key FROM name WHERE inode = ? UNION ALL "
+            "SELECT parent, key FROM attached WHERE inode = ? LIMIT 1",
+            (inode, inode),
+        ).fetchone()
         if row is None:
             return b""
         above = self.of(row[0])

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tonfs.ids import BagId, Inode
 from tonfs.volume import ROOT, PackedFile, Volume
-from tonfs.volume.schema import CONTENT, COVERED, DIRTY, REMOTE
+from tonfs.volume.schema import ATTACHED, CONTENT, COVERED, DIRTY, REMOTE
 
 
 @dataclass
@@ -91,6 +91,7 @@ def check(volume: Volume) -> None:
     db = volume.reader
     assert db.execute("PRAGMA integrity_check").fetchone() == ("ok",)
     names = db.execute("SELECT parent, key, inode FROM name").fetchall()
+    carried = db.execute("SELECT dir, slot, parent, key, inode FROM attached").fetchall()
     nodes = {row[0]: row for row in db.execute("SELECT inode, mode, nlink, size, flags FROM inode")}
     links: dict[int, int] = {}
     subdirs: dict[int, int] = {}
@@ -100,6 +101,11 @@ def check(volume: Volume) -> None:
         assert key.endswith(b"/") == is_dir
         links[inode] = links.get(inode, 0) + 1
         subdirs[parent] = subdirs.get(parent, 0) + is_dir
+    for folder, _, parent, key, inode in carried:
+        links[inode] = links.get(inode, 0) + 1
+        assert (parent, key + b"/", folder) in names, "a directory carries an object under another name than its own"
+    for inode, row in nodes.items():
+        assert bool(row[4] & ATTACHED) == any(folder == inode for folder, *_ in carried)
     for inode, mode, nlink, size, flags in nodes.values():
         if stat.S_ISDIR(mode):
             assert nlink in (0, 2 + subdirs.get(inode, 0))

@@ -101,12 +101,12 @@ def test_a_write_through_the_mount_makes_digests_stale_and_keeps_the_rest(volume
 
 
 def test_conflicts_have_their_own_errors_and_change_nothing(volume: Volume, bucket: Inode) -> None:
-    put(volume, bucket, b"file")
+    new(volume, b"file", bucket)
     put(volume, bucket, b"folder/x")
     volume.symlink(bucket, b"link", b"folder", 0, 0)
     before = [entry.name for entry in volume.list_sorted(bucket)]
     refused(errno.ENOTDIR, lambda: put(volume, bucket, b"file/below/it"))
-    refused(errno.EISDIR, lambda: put(volume, bucket, b"folder"))
+    refused(errno.ENOTDIR, lambda: volume.put_marker(bucket, [b"file"], RECORD, 0, 0))
     refused(errno.ELOOP, lambda: put(volume, bucket, b"link/x"))
     refused(errno.ELOOP, lambda: put(volume, bucket, b"link"))
     refused(errno.ENAMETOOLONG, lambda: put(volume, bucket, b"new/" + b"x" * 256))
@@ -120,7 +120,7 @@ def test_a_failed_publish_leaves_the_staged_file_to_its_owner(volume: Volume, bu
     put(volume, bucket, b"folder/x")
     staged = volume.stage(0, 0)
     volume.write(staged, 0, b"kept")
-    refused(errno.EISDIR, lambda: volume.publish(staged, bucket, [b"folder"], RECORD))
+    refused(errno.EEXIST, lambda: volume.publish(staged, bucket, [b"folder", b"x"], RECORD, expect=Expect(absent=True)))
     assert volume.read(staged, 0, 9).data == b"kept"
     volume.publish(staged, bucket, [b"other"], RECORD)
     refused(errno.EINVAL, lambda: volume.publish(staged, bucket, [b"twice"], RECORD))
@@ -153,8 +153,6 @@ def test_markers_are_directories_with_a_record(volume: Volume, bucket: Inode) ->
     assert volume.remove_object(bucket, [b"a", b"dir"], marker=True)
     assert volume.record(marker.inode) is None
     assert not volume.remove_object(bucket, [b"a", b"dir"], marker=True)
-    put(volume, bucket, b"f")
-    refused(errno.ENOTDIR, lambda: volume.put_marker(bucket, [b"f"], RECORD, 0, 0))
     volume.mkdir(bucket, b"empty", 0o755, 0, 0)
     assert volume.remove_object(bucket, [b"empty"], marker=True)
 

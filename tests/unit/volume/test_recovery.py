@@ -189,7 +189,7 @@ def test_migrations_start_from_nothing_and_run_once(directory: Path) -> None:
     Volume(directory).close()
     first = (directory / "index.db").stat().st_ino
     volume = Volume(directory)
-    assert volume.reader.execute("PRAGMA user_version").fetchone() == (1,)
+    assert volume.reader.execute("PRAGMA user_version").fetchone() == (2,)
     assert len(volume.volume_id) == 32
     volume.close()
     assert (directory / "index.db").stat().st_ino == first

@@ -1,0 +1,78 @@
+"""Objects whose name a directory has: `a` beside keys `a/...`, and `a/` with data (table `attached`).
+
+They are regular files without a row in `name`, found through the directory: POSIX shows the directory only, and moves
+and removes them with it. Called under the volume's lock.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from ..ids import Inode
+from .core import Core
+from .node import COLUMNS, Node
+from .records import RECORD_COLUMNS
+from .schema import ATTACHED
+
+BESIDE: Final = 0
+"""The object `a` where `a` is a directory."""
+INSIDE: Final = 1
+"""The object `a/`, with data."""
+
+_NODE: Final = ", ".join(f"i.{column.strip()}" for column in COLUMNS.split(","))
+_RECORD: Final = ", ".join(f"r.{name}" for name in RECORD_COLUMNS)
+
+
+def of(core: Core, folder: Node, slot: int) -> Inode | None:
+    if not folder.flags & ATTACHED:
+        return None
+    row = core.db.execute("SELECT inode FROM attached WHERE dir = ? AND slot = ?", (folder.inode, slot)).fetchone()
+    return Inode(row[0]) if row else None
+
+
+def put(core: Core, folder: Node, slot: int, parent: Inode, name: bytes, inode: Inode) -> None:
+    """The slot must be empty. The caller counts the link."""
+    core._sql("INSERT INTO attached VALUES (?, ?, ?, ?, ?)", (folder.inode, slot, parent, name, inode))
+    folder.set(ATTACHED)
+    core._touch(folder, times=False)
+
+
+def take(core: Core, folder: Node, slot: int) -> Inode | None:
+    """Empty a slot; the caller gives the link back, or a name."""
+    inode = of(core, folder, slot)
+    if inode is not None:
+        core._sql("DELETE FROM attached WHERE dir = ? AND slot = ?", (folder.inode, slot))
+        left = core.db.execute("SELECT 1 FROM attached WHERE dir = ?", (folder.inode,)).fetchone()
+        folder.set(ATTACHED, left is not None)
+        core._touch(folder, times=False)
+    return inode
+
+
+def moved(core: Core, folder: Node, parent: Inode, name: bytes) -> None:
+    """The directory has another name now."""
+    if folder.flags & ATTACHED:
+        core._sql("UPDATE attached SET parent = ?, key = ? WHERE dir = ?", (parent, name, folder.inode))
+
+
+def listed(
+    core: Core, parent: Inode, after: bytes, prefix: bytes, upper: bytes | None, limit: int
+) -> list[tuple[Any, ...]]:
+    """(name, inode columns..., record columns...) of objects beside the directories in `parent`, in order of name."""
+    bound = "AND a.key < ? " if upper is not None else ""
+    values: list[Any] = [parent, after, prefix, *([] if upper is None else [upper]), limit]
+    return core.db.execute(
+        f"SELECT a.key, {_NODE}, {_RECORD} FROM attached a JOIN inode i ON i.inode = a.inode "
+        "LEFT JOIN record r ON r.inode = a.inode "
+        f"WHERE a.parent = ? AND a.slot = 0 AND a.key > ? AND a.key >= ? {bound}ORDER BY a.key LIMIT ?",
+        values,
+    ).fetchall()
+
+
+def inside(core: Core, folder: Inode) -> tuple[Any, ...] | None:
+    """(inode columns..., record columns...) of the data under `folder/`."""
+    row: tuple[Any, ...] | None = core.db.execute(
+        f"SELECT {_NODE}, {_RECORD} FROM attached a JOIN inode i ON i.inode = a.inode "
+        "LEFT JOIN record r ON r.inode = a.inode WHERE a.dir = ? AND a.slot = 1",
+        (folder,),
+    ).fetchone()
+    return row
