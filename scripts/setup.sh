@@ -11,7 +11,7 @@ version=$("$python" -V 2>/dev/null) || { say "there is no $python; install Pytho
   say "$python is $version, and tonfs needs Python 3.11 or newer; name another one with PYTHON=..."; exit 1; }
 
 exec 9<scripts/setup.sh && flock 9 # one at a time: two makes in one checkout must not fill .venv together
-want="$(cat requirements.lock requirements-dev.lock pyproject.toml | sha256sum | cut -d' ' -f1) $version $PWD"
+want="$(cat requirements.lock requirements-dev.lock pyproject.toml setup.py tonfs/network/_fast/*.[hc] | sha256sum | cut -d' ' -f1) $version $PWD"
 stamp=.venv/.tonfs-setup
 [ "$(cat "$stamp" 2>/dev/null || true)" = "$want" ] && command -v fusermount3 >/dev/null && exit 0
 

@@ -130,7 +130,7 @@ class PartSender:
     There is no retransmission: fresh repair symbols replace lost ones (reference 3.5).
     """
 
-    __slots__ = ("_head", "acked", "next_esi", "number", "received", "source")
+    __slots__ = ("acked", "head", "next_esi", "number", "received", "source")
 
     def __init__(self, transfer_id: bytes, number: int, total_size: int, data: bytes) -> None:
         self.number = number
@@ -143,7 +143,8 @@ class PartSender:
         head = _HEAD.pack(
             tl.RLDP2_MESSAGE_PART, transfer_id, tl.FEC_RAPTORQ, len(data), SYMBOL, k, number, total_size, 0
         )
-        self._head = head[:-4]
+        self.head = head[:-4]
+        """The first 64 bytes of its messageParts."""
 
     @property
     def in_flight(self) -> int:
@@ -164,12 +165,12 @@ class PartSender:
         """The next symbol as an rldp2.messagePart."""
         esi = self.next_esi
         self.next_esi = esi + 1
-        return b"".join((self._head, esi.to_bytes(4, "little"), _SYMBOL_PREFIX, self.source.symbol(esi)))
+        return b"".join((self.head, esi.to_bytes(4, "little"), _SYMBOL_PREFIX, self.source.symbol(esi)))
 
     def repeat_last(self) -> bytes:
         """The last source symbol once more: makes a receiver that has everything say `complete` again."""
         esi = self.source.k - 1
-        return b"".join((self._head, esi.to_bytes(4, "little"), _SYMBOL_PREFIX, self.source.symbol(esi)))
+        return b"".join((self.head, esi.to_bytes(4, "little"), _SYMBOL_PREFIX, self.source.symbol(esi)))
 
     def on_confirm(self, max_seqno: int, received: int) -> tuple[int, int]:
         """Take a confirmation: (symbols newly settled, of these arrived). Impossible numbers are cut to size."""

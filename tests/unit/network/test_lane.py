@@ -1,0 +1,341 @@
+"""The packet helper in C and its twin in Python: one behaviour, byte for byte. Without the helper the twin alone."""
+
+from __future__ import annotations
+
+import random
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tonfs.network import adnl_packet as wire
+from tonfs.network import lane as seam
+from tonfs.network import rldp2, tl
+from tonfs.network.lane import Kind, Lane, Opened, Sink
+from tonfs.network.lane_python import PythonLane, PythonSink
+
+IMPLEMENTATIONS: list[Any] = [(PythonLane, PythonSink)]
+try:
+    from tonfs.network.lane_native import NativeLane, NativeSink
+except ImportError:
+    BOTH = pytest.mark.skip("the C helper was not built: there is nothing to compare the Python twin with")
+else:
+    IMPLEMENTATIONS.append((NativeLane, NativeSink))
+    BOTH = pytest.mark.filterwarnings("error")
+
+every = pytest.mark.parametrize(
+    ("make_lane", "make_sink"), IMPLEMENTATIONS, ids=["python", "native"][: len(IMPLEMENTATIONS)]
+)
+
+ID_A, KEY_A, ID_B, KEY_B = (bytes((n,)) * 32 for n in (1, 2, 3, 4))
+TRANSFER = b"\x07" * 32
+
+
+def lanes(make_lane: Any) -> tuple[Lane, Lane]:
+    """Two ends of a channel."""
+    one, two = make_lane(), make_lane()
+    one.set_channel(ID_A, KEY_A, ID_B, KEY_B)
+    two.set_channel(ID_B, KEY_B, ID_A, KEY_A)
+    return one, two
+
+
+def head_of(data: bytes, transfer: bytes = TRANSFER, part: int = 0, total: int | None = None) -> bytes:
+    return rldp2.PartSender(transfer, part, len(data) if total is None else total, data).head
+
+
+def key_of(data: bytes, transfer: bytes = TRANSFER) -> bytes:
+    return head_of(data, transfer)[4:]
+
+
+def blob(symbols: int, seed: int = 1) -> bytes:
+    return random.Random(seed).randbytes(768 * symbols - 5)
+
+
+def open_all(lane: Lane, data: bytes, step: int) -> list[Opened]:
+    buffer, at, found = bytearray(data), 0, []
+    while at < len(buffer):
+        opened = lane.open(buffer, at, len(buffer), step)
+        found.append(opened)
+        at = opened.next if opened.kind is not Kind.STRAY else opened.next + step
+    return found
+
+
+@every
+def test_sealed_symbols_are_packets_as_the_reference_describes_them(make_lane: Any, make_sink: Any) -> None:
+    one, _ = lanes(make_lane)
+    data = blob(5)
+    sealed = bytes(one.seal_parts(head_of(data), data, 3 * 768, 3, 2, bytes(range(28))))
+    assert len(sealed) == 2 * seam.PART_DATAGRAM
+    for number in range(2):
+        datagram = sealed[952 * number : 952 * number + 952]
+        assert datagram[:32] == ID_B
+        contents = wire.parse_contents(wire.unseal(KEY_B, datagram, 32))
+        assert (contents.seqno, contents.confirm_seqno) == (number + 1, 0)
+        (message,) = contents.messages
+        assert isinstance(message, wire.Custom)
+        expected = data[768 * (3 + number) :][:768].ljust(768, b"\0")
+        assert rldp2.parse(message.data) == rldp2.MessagePart(TRANSFER, len(data), 0, len(data), 3 + number, expected)
+    assert one.out_seqno == 2
+
+
+@every
+@pytest.mark.parametrize("size", [0, 1, 52, 252, 253, 254, 255, 840, 1023, 1024])
+def test_a_sealed_message_comes_out_whole(make_lane: Any, make_sink: Any, size: int) -> None:
+    one, two = lanes(make_lane)
+    message = random.Random(size).randbytes(size)
+    sealed = one.seal_custom(message, bytes(14))
+    assert wire.parse_contents(wire.unseal(KEY_B, sealed, 32)).messages == (wire.Custom(message),)
+    opened = two.open(bytearray(sealed), 0, len(sealed), len(sealed))
+    assert (opened.kind, opened.data, opened.accepted) == (Kind.CUSTOM, message, 1)
+
+
+@every
+def test_longer_messages_are_refused(make_lane: Any, make_sink: Any) -> None:
+    one, _ = lanes(make_lane)
+    with pytest.raises(ValueError, match="size"):
+        one.seal_custom(bytes(1025), bytes(14))
+
+
+@every
+def test_a_train_of_symbols_fills_a_watched_sink(make_lane: Any, make_sink: Any) -> None:
+    one, two = lanes(make_lane)
+    data = blob(60)
+    sink: Sink = make_sink(key_of(data), 60)
+    assert two.watch(sink)
+    train = bytes(one.seal_parts(head_of(data), data, 0, 0, 60, seam.noise(60)))
+    (opened,) = open_all(two, train, 952)
+    assert (opened.kind, opened.done, opened.accepted, opened.touched) == (Kind.DONE, sink, 60, [sink])
+    assert bytes(sink.whole(len(data))) == data
+    assert (sink.received, sink.sources) == (60, 60)
+    confirms = [rldp2.parse(confirm) for confirm in opened.confirms]
+    assert confirms == [rldp2.Confirm(TRANSFER, 0, n, min(0xFFFFFFFF, (1 << n) - 1), n) for n in (24, 48)]
+
+
+@every
+def test_an_unknown_part_stops_the_train_and_the_rest_goes_on_once_it_is_watched(
+    make_lane: Any, make_sink: Any
+) -> None:
+    one, two = lanes(make_lane)
+    data = blob(6)
+    train = bytearray(one.seal_parts(head_of(data), data, 0, 0, 6, seam.noise(6)))
+    first = two.open(train, 0, len(train), 952)
+    assert (first.kind, first.next, len(first.data)) == (Kind.CUSTOM, 952, 840)
+    sink: Sink = make_sink(key_of(data), 6)
+    assert sink.put(0, first.data[72:]) == 0
+    two.watch(sink)
+    second = two.open(train, first.next, len(train), 952)
+    assert (second.kind, second.next, second.accepted) == (Kind.DONE, len(train), 5)
+    assert bytes(sink.whole(len(data))) == data
+
+
+@every
+def test_extra_symbols_are_kept_and_stop_at_asks_for_a_solution(make_lane: Any, make_sink: Any) -> None:
+    data = blob(4)
+    sink: Sink = make_sink(key_of(data), 4)
+    symbols = {n: bytes((n,)) * 768 for n in (1, 9, 30, 2, 5)}
+    assert [sink.put(n, symbols[n]) for n in (1, 9, 9, 30)] == [0, 0, 0, 0]
+    assert sink.put(2, symbols[2]) == 1
+    sink.stop_at = 9
+    assert sink.put(5, symbols[5]) == 0
+    assert sink.symbols() == symbols
+    assert (sink.received, sink.sources) == (5, 2)
+
+
+@every
+def test_a_sink_has_a_bound(make_lane: Any, make_sink: Any) -> None:
+    data = blob(2)
+    sink: Sink = make_sink(key_of(data), 2)
+    sink.stop_at = 1 << 20
+    assert [sink.put(100 + n, bytes(768)) for n in range(66)] == [0] * 66
+    assert sink.put(500, bytes(768)) == 2
+    assert sink.put(1 << 24, bytes(768)) == 2
+    assert sink.received == 66
+    assert make_lane().watch(sink)
+    many = make_lane()
+    assert all(many.watch(make_sink(key_of(data, bytes((n,)) * 32), 2)) for n in range(seam.MAX_SINKS))
+    assert not many.watch(make_sink(key_of(data, b"\xfe\xff" * 16), 2))
+
+
+@every
+def test_sequence_numbers_are_taken_once_and_in_a_window(make_lane: Any, make_sink: Any) -> None:
+    lane: Lane = make_lane()
+    assert [lane.next_seqno() for _ in range(3)] == [1, 2, 3]
+    assert lane.accept(1, 0)
+    assert not lane.accept(1, 0)
+    assert not lane.accept(2, 4)
+    assert not lane.accept(0, 0)
+    assert not lane.accept(5, -1)
+    assert lane.accept(300, 3)
+    assert lane.accept(45, 0)
+    assert not lane.accept(44, 0)
+    assert not lane.accept(45, 0)
+    assert lane.accept(1 << 62, 0)
+    assert not lane.accept(300, 0)
+    assert lane.in_seqno == 1 << 62
+    lane.reset()
+    assert (lane.in_seqno, lane.out_seqno) == (0, 0)
+    assert lane.accept(1, 0)
+
+
+@every
+def test_what_is_unusual_is_handed_up_and_what_is_broken_is_counted(make_lane: Any, make_sink: Any) -> None:
+    one, two = lanes(make_lane)
+    two.next_seqno()
+    message = wire.pack_message(wire.Custom(b"hello"))
+    plain = wire.build_contents([message, message], seqno=1, confirm_seqno=0)
+    unusual = ID_B + wire.seal(KEY_B, plain)
+    opened = two.open(bytearray(unusual), 0, len(unusual), len(unusual))
+    assert (opened.kind, opened.data, opened.accepted) == (Kind.PLAIN, plain, 0)
+    good = one.seal_custom(b"one", bytes(14))
+    broken = good[:70] + bytes((good[70] ^ 1,)) + good[71:]
+    again = one.seal_custom(b"two", bytes(14))
+    mixed = open_all(two, broken + good + good + again + bytes(len(good)), len(good))
+    assert [(step.kind, step.data, step.bad, step.refused) for step in mixed] == [
+        (Kind.CUSTOM, b"one", 1, 0),
+        (Kind.CUSTOM, b"two", 0, 1),
+        (Kind.STRAY, b"", 0, 0),
+    ]
+
+
+@every
+def test_dates_and_versions_beside_a_message_do_not_matter(make_lane: Any, make_sink: Any) -> None:
+    _, two = lanes(make_lane)
+    message = wire.pack_message(wire.Custom(b"x" * 300))
+    for number, extra in enumerate(
+        [{"address_version": 7}, {"dates": (5, 6)}, {"address_version": 7, "dates": (5, 6)}]
+    ):
+        plain = wire.build_contents([message], seqno=number + 1, confirm_seqno=0, **extra)  # type: ignore[arg-type]
+        sealed = ID_B + wire.seal(KEY_B, plain)
+        opened = two.open(bytearray(sealed), 0, len(sealed), len(sealed))
+        assert (opened.kind, opened.data) == (Kind.CUSTOM, b"x" * 300)
+
+
+@every
+def test_a_view_of_a_part_outlives_its_sink(make_lane: Any, make_sink: Any) -> None:
+    sink: Sink = make_sink(key_of(blob(1)), 1)
+    assert sink.put(0, b"\5" * 768) == 1
+    view = sink.whole(763)
+    del sink
+    assert bytes(view) == b"\5" * 763
+
+
+def test_the_environment_chooses_the_implementation() -> None:
+    code = "from tonfs.network import lane; print(lane.implementation)"
+    found = subprocess.run(
+        [sys.executable, "-c", code], env={"TONFS_PACKETS": "python"}, capture_output=True, text=True, check=True
+    )
+    assert found.stdout.strip() == "python"
+
+
+# The same bytes from both.
+
+
+def state(opened: Opened, tags: dict[int, int]) -> tuple[Any, ...]:
+    """An `Opened` with sinks by their number."""
+    done = None if opened.done is None else tags[id(opened.done)]
+    touched = [tags[id(sink)] for sink in opened.touched]
+    return (*opened[:6], done, touched, opened.confirms)
+
+
+PARTS = [blob(3, 1), blob(30, 2), blob(171, 3), b"x"]
+
+
+@st.composite
+def datagrams(draw: st.DrawFn) -> bytes:
+    """One datagram for lane B: a symbol, a message, another packet, or rubbish; perhaps damaged, perhaps cut."""
+    seqno = draw(st.one_of(st.integers(1, 400), st.integers(-(1 << 63), (1 << 63) - 1)))
+    confirm = draw(st.one_of(st.just(0), st.integers(-2, 5), st.integers(-(1 << 63), (1 << 63) - 1)))
+    kind = draw(st.integers(0, 5))
+    if kind <= 2:
+        number = draw(st.integers(0, len(PARTS)))
+        data = PARTS[number % len(PARTS)]
+        esi = draw(st.one_of(st.integers(0, 40), st.integers(-(1 << 31), (1 << 31) - 1)))
+        head = bytearray(head_of(data, bytes((number,)) * 32))
+        if draw(st.integers(0, 9)) == 0:
+            head[draw(st.integers(0, 63))] ^= draw(st.integers(1, 255))
+        symbol = bytes((esi & 255,)) * draw(st.sampled_from([768, 768, 768, 764, 0]))
+        custom = bytes(head) + esi.to_bytes(4, "little", signed=True) + tl.pack_bytes(symbol)
+    else:
+        custom = draw(st.binary(max_size=300))
+    messages = [wire.pack_message(wire.Custom(custom))]
+    if kind == 4:
+        messages = draw(st.sampled_from([[], [wire.pack_message(wire.Nop())], messages * 2]))
+    fields: dict[str, Any] = {}
+    if draw(st.integers(0, 3)) == 0:
+        fields = draw(st.sampled_from([{"address_version": 1}, {"dates": (1, 2)}, {"from_key": bytes(31) + b"\1"}]))
+    plain = wire.build_contents(messages, seqno=seqno, confirm_seqno=confirm, rand1=b"1234567", **fields)
+    if kind == 5:
+        plain = draw(st.one_of(st.binary(max_size=200), st.just(plain[: draw(st.integers(0, len(plain)))])))
+    if draw(st.integers(0, 5)) == 0 and plain:
+        at = draw(st.integers(0, min(len(plain), 120) - 1))
+        plain = plain[:at] + draw(st.binary(min_size=1, max_size=2)) + plain[at + 1 :]
+    longer = draw(st.integers(0, 5))
+    if longer == 0 and plain[4:5] == b"\x07":
+        plain = plain[:4] + b"\x0f" + b"8" * 15 + plain[12:]
+    sealed = ID_B + wire.seal(KEY_B, plain)
+    if draw(st.integers(0, 9)) == 0:
+        sealed = sealed[: draw(st.integers(0, len(sealed)))]
+    if draw(st.integers(0, 19)) == 0:
+        sealed = draw(st.binary(max_size=100))
+    return sealed
+
+
+@BOTH
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(st.lists(datagrams(), max_size=16), st.integers(0, 3), st.sampled_from([0, 0, 1, 63, 64, 500]))
+def test_both_open_any_datagrams_alike(stream: list[bytes], watched: int, step: int) -> None:
+    ends: list[tuple[Lane, list[Sink], dict[int, int]]] = []
+    for make_lane, make_sink in IMPLEMENTATIONS:
+        lane = lanes(make_lane)[1]
+        sinks = [make_sink(key_of(data, bytes((n,)) * 32), -(-len(data) // 768)) for n, data in enumerate(PARTS)]
+        for sink in sinks[: watched + 1]:
+            lane.watch(sink)
+        ends.append((lane, sinks, {id(sink): n for n, sink in enumerate(sinks)}))
+    for train in [b"".join(stream)] if step else stream:
+        buffer, at = bytearray(train), 0
+        while at < len(buffer):
+            one, two = (lane.open(buffer, at, len(buffer), step or len(train)) for lane, _, _ in ends)
+            assert state(one, ends[0][2]) == state(two, ends[1][2])
+            for opened, (lane, _, _) in zip((one, two), ends, strict=True):
+                if opened.kind is Kind.DONE and opened.done is not None:
+                    lane.unwatch(opened.done)
+            at = one.next + (step or len(train) if one.kind is Kind.STRAY else 0)
+    for first, second in zip(ends[0][1], ends[1][1], strict=True):
+        assert first.symbols() == second.symbols()
+        assert (first.received, first.sources, first.unconfirmed) == (
+            second.received,
+            second.sources,
+            second.unconfirmed,
+        )
+        assert first.confirm() == second.confirm()
+    assert ends[0][0].in_seqno == ends[1][0].in_seqno
+
+
+@BOTH
+@settings(max_examples=100, deadline=None, derandomize=True)
+@given(st.lists(st.tuples(st.integers(-5, 600), st.integers(-1, 20)), max_size=80), st.integers(0, 15))
+def test_both_accept_the_same_numbers(numbers: list[tuple[int, int]], sent: int) -> None:
+    one, two = (make_lane() for make_lane, _ in IMPLEMENTATIONS)
+    for _ in range(sent):
+        assert one.next_seqno() == two.next_seqno()
+    for seqno, confirm in numbers:
+        assert one.accept(seqno, confirm) == two.accept(seqno, confirm)
+        assert one.in_seqno == two.in_seqno
+
+
+@BOTH
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(st.binary(max_size=3000), st.integers(0, 5000), st.integers(0, 1 << 20), st.integers(0, 6), st.randoms())
+def test_both_seal_the_same_bytes(source: bytes, offset: int, first: int, count: int, rng: random.Random) -> None:
+    noise = rng.randbytes(14 * count)
+    one, two = (lanes(make_lane)[0] for make_lane, _ in IMPLEMENTATIONS)
+    head = rng.randbytes(64)
+    assert bytes(one.seal_parts(head, source, offset, first, count, noise)) == bytes(
+        two.seal_parts(head, source, offset, first, count, noise)
+    )
+    message = source[:1024]
+    assert one.seal_custom(message, bytes(14)) == two.seal_custom(message, bytes(14))
+    assert one.out_seqno == two.out_seqno

@@ -1,0 +1,187 @@
+"""The packet work of one ADNL channel, a batch of datagrams a call: seal symbols, open trains of them into place.
+
+Two classes with one behaviour, byte for byte: `lane_native` (the C helper `_fast`, where it was built) and
+`lane_python`. The environment variable `TONFS_PACKETS` (`native` or `python`) overrides the choice, for tests.
+
+A `Lane` holds what a batch needs: the channel's keys, the sequence numbers of the pair, and the `Sink`s that are
+watched: a sink is where the symbols of one part of an RLDP2 transfer go. `Lane.open` takes datagrams until one needs
+more than that; the caller deals with it, perhaps watches another sink, and goes on behind it:
+
+    while at < end:
+        opened = lane.open(buffer, at, end, step)
+        at = opened.next
+        ...
+
+A lane and its sinks belong to one thread.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from enum import IntEnum
+from typing import Final, NamedTuple, Protocol
+
+SYMBOL: Final = 768
+PART_DATAGRAM: Final = 952
+"""Bytes of a datagram that `seal_parts` makes."""
+KEY_SIZE: Final = 60
+HEAD_SIZE: Final = 64
+NOISE_SIZE: Final = 14
+"""Random bytes that each sealed packet takes."""
+MAX_CUSTOM: Final = 1024
+"""Longest message for `seal_custom`, in bytes."""
+MAX_SINKS: Final = 256
+CONFIRM_EVERY: Final = 24
+"""New symbols between two confirmations of a part; the mask of a confirmation covers 32."""
+
+
+class Kind(IntEnum):
+    """Why `Lane.open` stopped."""
+
+    END = 0
+    """All datagrams were taken."""
+    STRAY = 1
+    """The datagram at `next` does not begin with this channel's id."""
+    PLAIN = 2
+    """`data` is a packet that holds something unusual; its sequence numbers were not looked at."""
+    CUSTOM = 3
+    """`data` is a custom message, of a packet that was accepted, which is not a symbol for a watched sink."""
+    DONE = 4
+    """The sink `done` has all its source symbols, or `stop_at` distinct ones, or no room for another one."""
+    PAUSE = 5
+    """Nothing special: call again."""
+
+
+class Sink(Protocol):
+    """Receives the symbols of one part. `key` is a messagePart's bytes 4..64 (transfer id to total size)."""
+
+    key: bytes
+    k: int
+    stop_at: int
+    """Number of distinct symbols at which `put` asks for attention; k at first."""
+
+    @property
+    def received(self) -> int:
+        """Distinct symbols."""
+        ...
+
+    @property
+    def sources(self) -> int:
+        """Distinct source symbols (numbers below k)."""
+        ...
+
+    @property
+    def unconfirmed(self) -> int:
+        """Symbols since the last confirmation."""
+        ...
+
+    def put(self, esi: int, symbol: bytes) -> int:
+        """Take a symbol of 768 bytes. 0: nothing to do; 1: as Kind.DONE says; 2: no room for it."""
+        ...
+
+    def confirm(self) -> bytes:
+        """The `rldp2.confirm` that is due."""
+        ...
+
+    def whole(self, size: int) -> memoryview:
+        """The first `size` bytes of the part, once all source symbols are there. Not to be written to."""
+        ...
+
+    def symbols(self) -> dict[int, bytes]:
+        """All symbols that came, by number."""
+        ...
+
+
+class Opened(NamedTuple):
+    """What `Lane.open` did. `touched`: sinks that got symbols; `confirms`: `rldp2.confirm`s to be sent."""
+
+    next: int
+    kind: Kind
+    data: bytes
+    accepted: int
+    bad: int
+    refused: int
+    done: Sink | None
+    touched: list[Sink]
+    confirms: list[bytes]
+
+
+class Lane(Protocol):
+    """One pair's channel and counters."""
+
+    @property
+    def in_seqno(self) -> int:
+        """Highest sequence number received."""
+        ...
+
+    @property
+    def out_seqno(self) -> int:
+        """Last sequence number used."""
+        ...
+
+    def set_channel(self, in_id: bytes, in_key: bytes, out_id: bytes, out_key: bytes) -> None: ...
+
+    def reset(self) -> None:
+        """Both counters begin anew."""
+        ...
+
+    def next_seqno(self) -> int:
+        """The number for one more packet."""
+        ...
+
+    def accept(self, seqno: int, confirm: int) -> bool:
+        """Whether a packet with these numbers is new and possible (reference 2.4, rules 5 and 6); books it if so."""
+        ...
+
+    def watch(self, sink: Sink) -> bool:
+        """Let `open` fill this sink; False when there are too many."""
+        ...
+
+    def unwatch(self, sink: Sink) -> None: ...
+
+    def seal_parts(
+        self, head: bytes, source: bytes, offset: int, first: int, count: int, noise: bytes
+    ) -> bytes | bytearray:
+        """`count` datagrams of 952 bytes, in one buffer: symbols number `first`... of 768 bytes that begin at `offset`
+        of `source` (zeros behind its end). `head`: the messagePart's first 64 bytes. `noise`: 14 bytes a datagram."""
+        ...
+
+    def seal_custom(self, data: bytes, noise: bytes) -> bytes:
+        """A datagram with one custom message of at most 1024 bytes (ValueError if longer)."""
+        ...
+
+    def open(self, buffer: bytearray, at: int, end: int, step: int) -> Opened:
+        """Open the datagrams of `step` bytes each (the last may be shorter) that lie between `at` and `end`."""
+        ...
+
+
+_noise = b""
+
+
+def noise(count: int) -> bytes:
+    """Random bytes for so many packets."""
+    global _noise
+    size = NOISE_SIZE * count
+    if len(_noise) < size:
+        _noise = os.urandom(max(size, NOISE_SIZE * 256))
+    found, _noise = _noise[:size], _noise[size:]
+    return found
+
+
+def _choose() -> tuple[str, Callable[[], Lane], Callable[[bytes, int], Sink]]:
+    wanted = os.environ.get("TONFS_PACKETS", "")
+    if wanted != "python":
+        try:
+            from .lane_native import NativeLane, NativeSink
+        except ImportError:
+            if wanted == "native":
+                raise
+        else:
+            return "native", NativeLane, NativeSink
+    from .lane_python import PythonLane, PythonSink
+
+    return "python", PythonLane, PythonSink
+
+
+implementation, make_lane, make_sink = _choose()
