@@ -19,6 +19,8 @@ from .api import (
     S3Record,
     SetAttr,
     Statfs,
+    Upload,
+    UploadPart,
 )
 from .packs import Committed, Evicted, PackedFile
 from .survey import Counts, DirtyFile, DirtyReport, PackInfo, Range
@@ -46,5 +48,7 @@ __all__ = [
     "S3Record",
     "SetAttr",
     "Statfs",
+    "Upload",
+    "UploadPart",
     "Volume",
 ]

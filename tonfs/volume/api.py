@@ -21,7 +21,7 @@ from __future__ import annotations
 import stat
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 from ..ids import BagId, Inode, PackId
 
@@ -92,6 +92,31 @@ class ObjectPart:
     size: int
     checksum: str
     """Base64, in the algorithm of the object's record; "" without one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """A multipart upload."""
+
+    id: str
+    bucket: Inode
+    key: bytes
+    created_ns: int
+    facts: Mapping[str, Any]
+    """What was said when it was begun, as JSON values."""
+    done: Mapping[str, Any] | None
+    """What completing it answered; None while it is open."""
+
+
+@dataclass(frozen=True, slots=True)
+class UploadPart:
+    number: int
+    inode: Inode
+    size: int
+    etag: str
+    checksum: str
+    """Base64, in the upload's algorithm; "" without one."""
+    modified_ns: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -392,6 +417,51 @@ class Namespace(Protocol):
 
     def set_record(self, inode: Inode, record: S3Record) -> None:
         """Replace the record of a file or directory; its digests are bound to the present version."""
+        ...
+
+    # Multipart uploads. An id that is unknown, or of an upload that is complete, is FsError(ENOENT).
+
+    def begin_upload(self, bucket: Inode, key: bytes, facts: Mapping[str, Any]) -> Upload: ...
+
+    def upload(self, upload_id: str) -> Upload:
+        """Also one that is complete, for as long as its answer is kept."""
+        ...
+
+    def add_part(self, upload_id: str, number: int, staged: Inode, etag: str, checksum: str) -> UploadPart:
+        """The staged file (see `stage`) becomes a part, in the place of an earlier one of the number. It survives
+        a restart; durable after `commit()`. On an error it stays staged."""
+        ...
+
+    def upload_parts(self, upload_id: str, after: int = 0, limit: int = 10_000) -> list[UploadPart]:
+        """By number."""
+        ...
+
+    def list_uploads(
+        self, bucket: Inode, after: tuple[bytes, str] = (b"", ""), limit: int = 1000, *, prefix: bytes = b""
+    ) -> list[Upload]:
+        """Open ones above (key, id), in this order."""
+        ...
+
+    def abort_upload(self, upload_id: str) -> None: ...
+
+    def complete_upload(
+        self,
+        upload_id: str,
+        chosen: Sequence[UploadPart],
+        parts: Sequence[bytes],
+        record: S3Record,
+        answer: Mapping[str, Any],
+        *,
+        expect: Expect | None = None,
+        marker: bool = False,
+    ) -> Attr:
+        """Publish the content of these parts, one behind the other, without copying it, and forget the parts; the
+        upload keeps `answer`. As `publish`; raises Stale when a part was replaced meanwhile."""
+        ...
+
+    def expire_uploads(self, open_before_ns: int, done_before_ns: int) -> int:
+        """Forget uploads begun before the first time, complete ones begun before the second, and those of buckets
+        that are gone; some at a time. Returns how many."""
         ...
 
     def on_change(self, listener: Callable[[Change], None]) -> None:

@@ -18,7 +18,7 @@ from .schema import ATTACHED, CONTENT, IMPLIED, OWN, RECORD
 from .xattrs import Xattrs
 
 
-class _Changes:
+class Changes:
     """Collects what the kernel must forget."""
 
     def __init__(self) -> None:
@@ -92,7 +92,7 @@ class Objects(Xattrs):
         marker: bool = False,
         sources: Sequence[ObjectPart] = (),
     ) -> Attr:
-        changes = _Changes()
+        changes = Changes()
         attr = self._publish(staged, bucket, parts, record, expect, marker, sources, changes)
         self._tell(changes.change())
         return attr
@@ -107,7 +107,7 @@ class Objects(Xattrs):
         expect: Expect | None,
         marker: bool,
         sources: Sequence[ObjectPart],
-        changes: _Changes,
+        changes: Changes,
     ) -> Attr:
         node = self._node(staged)
         if node.nlink or not self._holds.get(staged):
@@ -150,7 +150,7 @@ class Objects(Xattrs):
         inode = attached.of(self, self._node(folder), slot)
         return None if inode is None else self._attr(self._node(inode))
 
-    def _folder(self, bucket: Inode, parts: Sequence[bytes], uid: int, gid: int, changes: _Changes) -> Node:
+    def _folder(self, bucket: Inode, parts: Sequence[bytes], uid: int, gid: int, changes: Changes) -> Node:
         """The directory that holds the last part; missing ones are made and marked as implied."""
         for part in parts:
             check_new_name(part)
@@ -170,7 +170,7 @@ class Objects(Xattrs):
                 folder = self._step_aside(folder, part, found, uid, gid, changes)
         return folder
 
-    def _step_aside(self, folder: Node, name: bytes, found: Found, uid: int, gid: int, changes: _Changes) -> Node:
+    def _step_aside(self, folder: Node, name: bytes, found: Found, uid: int, gid: int, changes: Changes) -> Node:
         """Keys are wanted below an object: a directory takes its name and carries it. A file that was only ever
         written through the mount stays what it is there. Raises FsError(ENOTDIR, ELOOP)."""
         node = self._node(found.inode)
@@ -200,7 +200,7 @@ class Objects(Xattrs):
             if there.inode != expect.inode or there.version != expect.version:
                 raise Stale("The object has changed meanwhile.")
 
-    def _put(self, folder: Node, name: bytes, found: Found | None, node: Node, changes: _Changes) -> None:
+    def _put(self, folder: Node, name: bytes, found: Found | None, node: Node, changes: Changes) -> None:
         node.nlink = 1
         self._touch_size(node)
         if found is None:
@@ -223,7 +223,7 @@ class Objects(Xattrs):
             self._unlinked(old)
         changes.named(folder.inode, name)
 
-    def _attach(self, folder: Node, name: bytes, directory: Node, slot: int, node: Node, changes: _Changes) -> None:
+    def _attach(self, folder: Node, name: bytes, directory: Node, slot: int, node: Node, changes: Changes) -> None:
         """`node` becomes the object `name` (or `name/`) whose name a directory has."""
         old = attached.take(self, directory, slot)
         if old is not None:
@@ -232,7 +232,7 @@ class Objects(Xattrs):
         node.nlink = 1
         attached.put(self, directory, slot, folder.inode, name, node.inode)
 
-    def _put_inside(self, folder: Node, name: bytes, found: Found | None, node: Node, changes: _Changes) -> None:
+    def _put_inside(self, folder: Node, name: bytes, found: Found | None, node: Node, changes: Changes) -> None:
         """The data of the object `name/`."""
         self._touch_size(node)
         directory = self._marked(folder, name, found, node.uid, node.gid, changes)
@@ -240,7 +240,7 @@ class Objects(Xattrs):
             self._drop_record(directory)
         self._attach(folder, name, directory, attached.INSIDE, node, changes)
 
-    def _marked(self, folder: Node, name: bytes, found: Found | None, uid: int, gid: int, changes: _Changes) -> Node:
+    def _marked(self, folder: Node, name: bytes, found: Found | None, uid: int, gid: int, changes: Changes) -> Node:
         """The directory of an object `name/`, made when missing. It stays when the last key below it goes."""
         if found is None:
             node = self._make_in(folder.inode, name, stat.S_IFDIR | 0o755, uid, gid)
@@ -266,7 +266,7 @@ class Objects(Xattrs):
         *,
         expect: Expect | None = None,
     ) -> Attr:
-        changes = _Changes()
+        changes = Changes()
         attr = self._put_marker(bucket, parts, record, uid, gid, expect, changes)
         self._tell(changes.change())
         return attr
@@ -280,7 +280,7 @@ class Objects(Xattrs):
         uid: int,
         gid: int,
         expect: Expect | None,
-        changes: _Changes,
+        changes: Changes,
     ) -> Attr:
         with self._atomic():
             folder = self._folder(bucket, parts, uid, gid, changes)
@@ -296,7 +296,7 @@ class Objects(Xattrs):
     def remove_object(
         self, bucket: Inode, parts: Sequence[bytes], *, marker: bool = False, expect: Expect | None = None
     ) -> bool:
-        changes = _Changes()
+        changes = Changes()
         removed = self._remove_object(bucket, parts, marker, expect, changes)
         if removed:
             self._tell(changes.change())
@@ -304,7 +304,7 @@ class Objects(Xattrs):
 
     @locked
     def _remove_object(
-        self, bucket: Inode, parts: Sequence[bytes], marker: bool, expect: Expect | None, changes: _Changes
+        self, bucket: Inode, parts: Sequence[bytes], marker: bool, expect: Expect | None, changes: Changes
     ) -> bool:
         folders = [self._live_dir(bucket)]
         names = list(parts)
@@ -336,7 +336,7 @@ class Objects(Xattrs):
         self._commit_if_large()
         return True
 
-    def _unmark(self, node: Node, marker: bool, empty: bool, changes: _Changes) -> None:
+    def _unmark(self, node: Node, marker: bool, empty: bool, changes: Changes) -> None:
         """A directory loses the object `a` or `a/`; from now on it may go when it is empty."""
         inode = attached.take(self, node, attached.INSIDE if marker else attached.BESIDE)
         if inode is not None:
@@ -354,7 +354,7 @@ class Objects(Xattrs):
         node.set(RECORD, False)
         self._touch(node, times=False)
 
-    def _prune(self, folders: list[Node], names: list[bytes], changes: _Changes) -> None:
+    def _prune(self, folders: list[Node], names: list[bytes], changes: Changes) -> None:
         """Remove directories that only keys implied, now that none is left below them."""
         for level in range(len(folders) - 1, 0, -1):
             node, above = folders[level], folders[level - 1]

@@ -12,8 +12,8 @@ from . import extents as ext
 from .api import Change
 from .core import locked
 from .node import Node
-from .objects import Objects
 from .schema import CONTENT, COVERED, DIRTY
+from .uploads import Uploads
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,7 @@ class Evicted:
     """Files of which something had to stay, and why."""
 
 
-class Packs(Objects):
+class Packs(Uploads):
     """Packs, extents, eviction."""
 
     def commit_pack(self, bag_id: BagId, size: int, files: Sequence[PackedFile]) -> Committed:

@@ -23,7 +23,11 @@ def recover(core: Core) -> None:
     """Finish removals, drop orphans and staged files; after a crash also distrust what was being written."""
     _make_root(core)
     _finish_doomed(core)
-    orphans = core.db.execute("SELECT inode FROM inode WHERE nlink = 0").fetchall()
+    for (inode,) in core.db.execute("SELECT inode FROM upload_part").fetchall():
+        core._holds[Inode(inode)] = 1
+    orphans = core.db.execute(
+        "SELECT inode FROM inode WHERE nlink = 0 AND inode NOT IN (SELECT inode FROM upload_part)"
+    ).fetchall()
     for (inode,) in orphans:
         _remove(core, Inode(inode))
     if not core.clean_start:
