@@ -8,7 +8,10 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 RUNS = (
-    ("files: the mount beside the file system below it", ["files.py", "--json", str(HERE / "out" / "files.json")]),
+    (
+        "files: the mount beside the file system below it",
+        ["files.py", "--runs", "3", "--json", str(HERE / "out" / "files.json")],
+    ),
     ("network: RLDP2 between two processes beside bare sockets", ["network_loopback.py", "--megabytes", "64"]),
     ("storage: a bag between two peer processes", ["storage_loopback.py", "--size", "64"]),
     ("storage at 5 % loss", ["storage_loopback.py", "--size", "32", "--loss", "0.05"]),
