@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from typing import Final
 
 from ..bag import MAX_PIECE, MIN_PIECE, SAFE_DESCRIPTION, BagHeader, PieceTree, TorrentInfo, check_names
-from ..errors import BadBag, Refused, Stale, UsageError
-from .scan import Order, ScannedFile, ScannedTree, scan
+from ..errors import BadBag, Refused, UsageError
+from .hashing import Notes, Progress, StreamHasher, fingerprint
+from .scan import Order, ScannedTree, scan
 
-Progress = Callable[[int, int], None]
-"""(bytes done, bytes in total)."""
-
-CHUNK: Final = 1 << 20
+WORTH_NOTING: Final = 64 << 20
+"""Bags of fewer bytes are hashed again rather than gone on with."""
 
 
 @dataclass(frozen=True)
@@ -108,8 +106,10 @@ def create_bag(
     order: Order = "walk",
     progress: Progress | None = None,
     raw: bool = False,
+    notes: Path | None = None,
 ) -> CreatedBag:
-    """Hash a file or folder into a bag. `piece_size` 0 chooses by size.
+    """Hash a file or folder into a bag. `piece_size` 0 chooses by size. `notes`: a folder where hashes are noted while
+    the work lasts; when it is interrupted, the next call with unchanged input goes on from there.
 
     Refuses bags that some known daemon cannot serve or that crash it (exact multiples of the piece size, hidden
     folders, backslashes, `./` in names, descriptions over 166 bytes). `raw` makes them all the same, with the habits of
@@ -133,10 +133,18 @@ def create_bag(
                 "tonutils-storage daemons that touch it.",
                 hint="Give another --piece-size, or change the data or a name by one byte.",
             )
-    writer = HashWriter(size, header.size)
-    for entry in tree.files:
-        _hash_file(entry, writer, progress, header.data_size)
-    hashes = writer.finish(header.to_bytes())
+    front = header.to_bytes()
+    hasher = StreamHasher(front, tree.files, size, progress)
+    kept = None
+    if notes is not None and hasher.size >= WORTH_NOTING:
+        kept = Notes(notes, fingerprint(tree.files, front, size), hasher.pieces)
+    finished = False
+    try:
+        hashes = hasher.hashes(kept)
+        finished = True
+    finally:
+        if kept is not None:
+            kept.close(finished=finished)
     try:
         info = describe(header, hashes, size, description, cpp=order == "sorted")
     except BadBag as exc:
@@ -167,25 +175,3 @@ def _header(tree: ScannedTree, *, raw: bool, order: Order) -> BagHeader:
     except BadBag as exc:
         raise Refused(f"These names cannot be in one bag: {exc.message}") from None
     return header
-
-
-def _hash_file(entry: ScannedFile, writer: HashWriter, progress: Progress | None, total: int) -> None:
-    left = entry.size
-    changed = Stale(f"{entry.path} changed while it was read.", hint="Run again when nobody writes to it.")
-    try:
-        stream = open(entry.path, "rb", buffering=0)  # noqa: SIM115 - closed by the with below; only opening may be refused
-    except OSError as exc:
-        raise Refused(f"{entry.path} cannot be read: {exc.strerror}.") from None
-    buffer = memoryview(bytearray(min(CHUNK, max(1, left))))
-    with stream:
-        while left:
-            count = stream.readinto(buffer[: min(len(buffer), left)])
-            if not count:
-                raise changed
-            writer.write(buffer[:count])
-            left -= count
-            if progress is not None:
-                progress(writer.written, total)
-        status = os.fstat(stream.fileno())
-    if status.st_size != entry.size or status.st_mtime_ns != entry.mtime_ns:
-        raise changed

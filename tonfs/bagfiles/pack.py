@@ -20,7 +20,8 @@ from typing import Any, Final
 from ..bag import BagHeader
 from ..errors import BadData, Stale
 from ..ids import Inode
-from .create import CHUNK, CreatedBag, HashWriter, Progress, describe
+from .create import CreatedBag, HashWriter, describe
+from .hashing import CHUNK, Progress
 from .places import disk_error, sync_folder, write_atomically
 from .stored import StoredBag
 

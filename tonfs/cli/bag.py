@@ -1,74 +1,38 @@
-"""`tonfs bag`: make, show and check plain TON Storage bags."""
+"""`tonfs bag`: a plain TON Storage tool. Here: make, show, check; the rest in `bag_seed`, `bag_get`, `bag_list`."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import click
-from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn, TransferSpeedColumn
 
-from ..bag import BagHeader, TorrentInfo
+from ..bag import TorrentInfo
 from ..bagfiles import StoredBag, create_bag
-from ..bagfiles.create import Progress as Report
+from ..bagfiles.store import BagStore
 from ..errors import Damaged, NotFound, UsageError
 from ..ids import bag_id
+from . import bag_get, bag_list, bag_seed
+from .bag_common import describe, progress_bar, show, store_option
 from .common import Context, display_name, emit, json_option, parse_size, pass_context, show_size
 
 
-@click.group(help="Make, show and check plain TON Storage bags.")
+@click.group(help="Make, check, seed and fetch plain TON Storage bags.")
 def command() -> None:
     pass
 
 
-@contextmanager
-def progress_bar(context: Context, what: str) -> Iterator[Report]:
-    """A bar on stderr when that is a terminal; nothing otherwise."""
-    console = Console(stderr=True)
-    columns = ("[progress.description]{task.description}", BarColumn(), DownloadColumn(), TransferSpeedColumn())
-    quiet = context.quiet or not console.is_terminal
-    with Progress(*columns, TimeRemainingColumn(), console=console, disable=quiet, transient=True) as progress:
-        task = progress.add_task(what, total=None)
-        yield lambda done, total: progress.update(task, completed=done, total=total)
+command.add_command(bag_seed.seed)
+command.add_command(bag_get.get)
+command.add_command(bag_list.list_)
+command.add_command(bag_list.remove)
 
 
-def describe(info: TorrentInfo, header: BagHeader | None) -> dict[str, Any]:
-    value: dict[str, Any] = {
-        "bag_id": info.bag_id.hex(),
-        "root_hash": info.root_hash.hex(),
-        "header_hash": info.header_hash.hex(),
-        "piece_size": info.piece_size,
-        "size": info.file_size,
-        "pieces": info.pieces,
-        "header_size": info.header_size,
-        "description": display_name(info.description),
-    }
-    if header is not None:
-        value["dir_name"] = display_name(header.dir_name)
-        value["files"] = [{"name": display_name(entry.name), "size": entry.size} for entry in header.files]
-    return value
-
-
-def show(value: dict[str, Any]) -> None:
-    """Print the parts of a bag for a person; control characters in names are escaped."""
-    for key, item in value.items():
-        if key == "files":
-            click.echo(f"{'files':12} {len(item)}")
-            for entry in item:
-                click.echo(f"  {entry['size']:>14} {printable(entry['name'])}")
-        else:
-            click.echo(f"{key:12} {printable(item) if isinstance(item, str) else item}")
-
-
-def printable(text: str) -> str:
-    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
-
-
-@command.command(help="Hash a file or folder into a bag and print its id. Nothing is stored or published.")
+@command.command(
+    help="Hash a file or folder into a bag, remember it for 'bag seed', and print its id. The data stays where it is. "
+    "When interrupted, the same command goes on where it was."
+)
 @click.argument("path", type=click.Path(path_type=Path))
 @click.option("--description", default="", metavar="TEXT", help="Text kept in the bag, at most 166 bytes.")
 @click.option("--piece-size", metavar="SIZE", help="4K to 8M; by default chosen by the amount of data.")
@@ -80,10 +44,20 @@ def printable(text: str) -> str:
     help="Order of the files: as tonutils-storage (walk) or storage-daemon (sorted) has it.",
 )
 @click.option("--raw", is_flag=True, help="Make the bag even if some known daemon cannot serve it or crashes on it.")
+@click.option("--keep/--no-keep", default=True, help="Remember the bag in the store (default), or only print its id.")
+@store_option
 @json_option
 @pass_context
 def create(
-    context: Context, path: Path, description: str, piece_size: str | None, order: str, raw: bool, as_json: bool
+    context: Context,
+    path: Path,
+    description: str,
+    piece_size: str | None,
+    order: str,
+    raw: bool,
+    keep: bool,
+    store: BagStore,
+    as_json: bool,
 ) -> None:
     with progress_bar(context, "hashing") as report:
         created = create_bag(
@@ -93,7 +67,10 @@ def create(
             order="sorted" if order == "sorted" else "walk",
             progress=report,
             raw=raw,
+            notes=store.making if keep else None,
         )
+    if keep:
+        store.keep(created)
     value = {**describe(created.info, None), "files_count": len(created.files)}
     if as_json:
         emit("bag-create", value)
@@ -101,41 +78,59 @@ def create(
         show(value)
 
 
-@command.command(help="Show a bag: its directory (as in a volume's packs/), or a file with its TorrentInfo.")
-@click.argument("path", type=click.Path(path_type=Path))
+@command.command(
+    help="Show a bag: by its id in the store, by its directory (as in a volume's packs/), or by a file with its "
+    "TorrentInfo."
+)
+@click.argument("bag", metavar="BAG")
+@store_option
 @json_option
-def info(path: Path, as_json: bool) -> None:
+def info(bag: str, store: BagStore, as_json: bool) -> None:
+    path = Path(bag)
     if path.is_file():
         value = describe(TorrentInfo.parse(path.read_bytes()[: 1 << 16]), None)
     else:
-        bag = StoredBag.open(path)
-        if bag.info is None:
-            raise NotFound(f"Of bag {bag.bag_id.hex()} nothing is known yet but its id.")
-        value = {**describe(bag.info, bag.header), "have": bag.have_count, "complete": bag.complete}
-        if bag.header is not None:
-            value["path"] = str(bag.data_root / display_name(bag.header.dir_name))
+        value = _describe_stored(StoredBag.open(path if path.is_dir() else store.locate(bag)))
     if as_json:
         emit("bag-info", value)
     else:
         show(value)
 
 
+def _describe_stored(bag: StoredBag) -> dict[str, Any]:
+    if bag.info is None:
+        raise NotFound(f"Of bag {bag.bag_id.hex()} nothing is known yet but its id.")
+    value = {**describe(bag.info, bag.header), "have": bag.have_count, "complete": bag.complete}
+    if bag.header is not None:
+        value["path"] = str(bag.data_root / display_name(bag.header.dir_name))
+    return value
+
+
 @command.command(
-    help="Check every piece of a bag's directory; or, with --bag-id, whether a file or folder is that bag."
+    help="Check every piece of a bag in the store (or of a bag directory); or, with --bag-id, whether the file or "
+    "folder BAG is that bag."
 )
-@click.argument("path", type=click.Path(path_type=Path))
+@click.argument("bag", metavar="BAG")
 @click.option("--bag-id", "expected", metavar="ID", help="Hash PATH anew and compare.")
 @click.option("--description", default="", metavar="TEXT", help="The bag's description (with --bag-id).")
 @click.option("--piece-size", metavar="SIZE", help="The bag's piece size (with --bag-id).")
+@store_option
 @json_option
 @pass_context
 def verify(
-    context: Context, path: Path, expected: str | None, description: str, piece_size: str | None, as_json: bool
+    context: Context,
+    bag: str,
+    expected: str | None,
+    description: str,
+    piece_size: str | None,
+    store: BagStore,
+    as_json: bool,
 ) -> None:
+    path = Path(bag)
     if expected is None:
         if description or piece_size:
             raise UsageError("--description and --piece-size go with --bag-id.")
-        value = _verify_directory(context, path)
+        value = _verify_directory(context, path if path.is_dir() else store.locate(bag))
     else:
         value = _verify_tree(context, path, expected, description, parse_size(piece_size) if piece_size else 0)
     if as_json:

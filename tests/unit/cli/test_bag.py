@@ -13,6 +13,11 @@ from tonfs.cli.main import run
 VECTOR_A = "d191c07445c59f22b1525008897f07398f341f3a7cf70ad3e2fd9ba4c8998571"
 
 
+@pytest.fixture(autouse=True)
+def own_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TONFS_BAG_STORE", str(tmp_path / "store"))
+
+
 @pytest.fixture
 def single(tmp_path: Path) -> Path:
     path = tmp_path / "single.txt"
