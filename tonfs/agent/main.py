@@ -15,6 +15,7 @@ from ..clock import SystemClock
 from ..config import Settings
 from ..control import ControlClient, Handler, serve
 from ..control.process import Child, keep_running
+from ..control.systemd import notify
 from ..errors import BadPacket, TonfsError, UsageError
 from ..ids import bag_id
 from ..log import get_logger
@@ -93,6 +94,7 @@ async def run_agent(volume: Path, settings: Settings) -> None:
         handlers = control_handlers(agent)
         handlers["shutdown"] = _shutdown(nursery.cancel_scope)
         await nursery.start(lambda task_status: serve(volume / "run" / "agent.sock", handlers, task_status=task_status))
+        notify("READY=1")
         log.info("agent started", volume=str(volume), network=settings.network, wallet=money.address)
         await run_tasks(agent)
 

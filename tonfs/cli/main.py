@@ -35,6 +35,7 @@ VERBS: Final[dict[str, str]] = {
     "provider": "Run a storage provider.",
     "bag": "Make, check, seed and fetch plain TON Storage bags.",
     "devnet": "The local network: chain, DHT, storage providers.",
+    "helper": "Make mount(8), fstab and systemd know tonfs.",
     "doctor": "Check this machine.",
     "completion": "Shell completion.",
     "help": "Explain a verb or an error code.",
@@ -100,6 +101,12 @@ def _leaf(exc: BaseException) -> BaseException:
 
 
 def run(argv: list[str] | None = None) -> int:
+    words = sys.argv[1:] if argv is None else argv
+    if words and words[0] not in VERBS:
+        from . import mount8
+
+        if mount8.is_fuse_call(words):
+            return mount8.run_mount(words)
     debug = "--debug" in (argv if argv is not None else sys.argv) or bool(os.environ.get("TONFS_DEBUG"))
     try:
         root.main(args=argv, prog_name="tonfs", standalone_mode=False)

@@ -15,7 +15,8 @@ from typing import Any, Final
 import click
 
 from ..control.process import die_with_parent, log_tail
-from ..errors import NotRunning, TimedOut, TonfsError, from_code
+from ..control.systemd import notify
+from ..errors import NotRunning, TimedOut, TonfsError, UsageError, from_code
 from .common import Context, pass_context, volume_option
 
 READY_VARIABLE: Final = "TONFS_READY_FD"
@@ -32,12 +33,15 @@ def command(context: Context, directory: Path, options: tuple[str, ...], foregro
     from ..fuse import parse_options
 
     parsed = parse_options(options)
+    if parsed.remount:
+        raise UsageError("This changes a mount that exists.", hint=f"As root: mount -o remount,… {directory}")
     if parsed.volume is not None:
         context.volume_name = parsed.volume
     context.settings()
     directory = Path(os.path.abspath(directory))
     if not foreground:
-        _start(context, directory, options)
+        extra = ["-v"] if context.verbose else ["--log-format", context.log_format]
+        start_front(context.volume, directory, options, extra)
         return
     die_with_parent()
     _serve(context, directory, parsed)
@@ -65,8 +69,13 @@ def _serve(context: Context, directory: Path, parsed: Any) -> None:
         options=parsed,
         s3_listen=parsed.s3 or "",
     )
+
+    def ready() -> None:
+        tell({})
+        notify("READY=1", f"STATUS={context.volume} is mounted at {directory}")
+
     try:
-        run_front(config, lambda: tell({}))
+        run_front(config, ready)
     except TonfsError as exc:
         if report is None:
             raise
@@ -74,17 +83,17 @@ def _serve(context: Context, directory: Path, parsed: Any) -> None:
         sys.exit(exc.exit_code)
 
 
-def _start(context: Context, directory: Path, options: Sequence[str]) -> None:
+def start_front(volume: Path, directory: Path, options: Sequence[str], extra: Sequence[str] = ()) -> None:
     """Run ourselves with --foreground in a session of its own. Raises what the front could not do."""
-    log_path = context.volume / "log" / "front.log"
+    log_path = volume / "log" / "front.log"
     log_path.parent.mkdir(mode=0o700, exist_ok=True)
-    words = ["--volume", str(context.volume), "mount", str(directory), "--foreground"]
+    words = [*extra, "--volume", str(volume), "mount", os.path.abspath(directory), "--foreground"]
     for option in options:
         words += ["-o", option]
     reader, writer = os.pipe()
     with log_path.open("ab") as output:
         process = subprocess.Popen(
-            [sys.executable, "-m", "tonfs", "-v" if context.verbose else "--log-format=" + context.log_format, *words],
+            [sys.executable, "-P", "-m", "tonfs", *words],
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,

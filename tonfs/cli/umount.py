@@ -2,52 +2,93 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
+import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import click
 
 from ..control import call_sync
-from ..errors import NotFound, TimedOut, TonfsError
-from .common import Context, parse_duration, pass_context
+from ..errors import TimedOut, TonfsError
+from .common import Context, parse_duration, pass_context, show_size
+
+PATIENCE: Final = 300.0
+"""Seconds for what is still being written."""
+SAY_EVERY: Final = 1.0
+
+Say = Callable[[str], None]
 
 
-def _front_gone(volume: Path) -> bool:
-    """Nobody holds the volume any more."""
-    try:
-        fd = os.open(volume / "run" / "front.lock", os.O_RDWR | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return True
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return False
-    finally:
-        os.close(fd)
-    return True
-
-
-def _wait(volume: Path, timeout: float, quiet: bool) -> None:
-    end = time.monotonic() + timeout
-    said = time.monotonic() + 1.0
-    while not _front_gone(volume):
-        if time.monotonic() > end:
-            raise TimedOut("The front is still writing.", hint=f"Look at {volume / 'log' / 'front.log'}.")
-        if time.monotonic() > said and not quiet:
-            click.echo("Writing what is left …", err=True)
-            said += 5.0
-        time.sleep(0.05)
-
-
-def _left(volume: Path) -> dict[str, Any] | None:
-    """What is only on this machine, for the last line. None when the front does not answer."""
+def _status(volume: Path) -> dict[str, Any] | None:
+    """What the front says. None when it does not answer."""
     try:
         return call_sync(volume / "run" / "front.sock", "status", who="front", timeout=10.0)
     except TonfsError:
         return None
+
+
+class _Watch:
+    """Says once a second, from a thread, how far the writing is; nothing when it takes less than a second."""
+
+    def __init__(self, volume: Path, before: dict[str, Any] | None, say: Say) -> None:
+        self._volume, self._say = volume, say
+        self._start = time.monotonic()
+        self._before = int((before or {}).get("bytes", {}).get("dirty", 0))
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._work, daemon=True)
+
+    def __enter__(self) -> _Watch:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._done.set()
+
+    def _work(self) -> None:
+        while not self._done.wait(SAY_EVERY):
+            seconds = time.monotonic() - self._start
+            now = _status(self._volume)
+            if now is None:
+                self._say(f"Writing the index to the disk, {seconds:.0f} s …")
+            else:
+                came = max(0, int(now["bytes"]["dirty"]) - self._before)
+                self._say(f"Writing what programs left: {show_size(came)} so far, {seconds:.0f} s …")
+
+
+def leave(
+    directory: Path,
+    *,
+    lazy: bool = False,
+    timeout: float = PATIENCE,
+    say: Say,
+) -> tuple[Path, dict[str, Any] | None]:
+    """Unmount and wait until the front has put everything on the disk and is gone; dead mounts are cleaned up.
+
+    Returns the volume and what its front said before. Raises NotFound, Busy, Refused, TimedOut.
+    """
+    from ..front.turn import is_held
+    from ..fuse import find_mount, is_dead, real_path, tonfs_mount, unmount
+
+    point = real_path(directory)
+    if find_mount(point) is None and os.path.islink(point):
+        point = os.path.realpath(point)
+    volume = tonfs_mount(point)
+    if is_dead(point):
+        unmount(point, lazy=True)
+        say("The front had died; its mount point is cleaned up. What was fsynced is safe.")
+        return volume, None
+    before = _status(volume)
+    end = time.monotonic() + timeout
+    with _Watch(volume, before, say):
+        unmount(point, lazy=lazy, timeout=timeout)
+        while is_held(volume):
+            if time.monotonic() > end:
+                raise TimedOut("The front is still writing.", hint=f"Look at {volume / 'log' / 'front.log'}.")
+            time.sleep(0.02)
+    return volume, before
 
 
 @click.command(help="Unmount DIR; returns when everything is safe on the disk.")
@@ -56,24 +97,11 @@ def _left(volume: Path) -> dict[str, Any] | None:
 @click.option("--lazy", is_flag=True, help="Also when the mount is in use: detach it now, end when it is free.")
 @pass_context
 def command(context: Context, directory: Path, timeout: str, lazy: bool) -> None:
-    from ..fuse import FS_TYPE, find_mount, is_dead, real_path, unmount, volume_of
+    def say(text: str) -> None:
+        if not context.quiet:
+            click.echo(text, err=True)
 
-    limit = parse_duration(timeout)
-    point = real_path(directory)
-    there = find_mount(point)
-    if there is None and os.path.islink(point):
-        point = os.path.realpath(point)
-        there = find_mount(point)
-    volume = volume_of(there.source) if there is not None else None
-    if there is None or there.type != FS_TYPE or volume is None:
-        raise NotFound(f"No tonfs volume is mounted at {point}.")
-    if is_dead(point):
-        unmount(point, lazy=True)
-        click.echo("The front had died; its mount point is cleaned up.", err=True)
-        return
-    status = _left(volume)
-    unmount(point, lazy=lazy, timeout=limit)
-    _wait(volume, limit, context.quiet)
-    dirty = (status or {}).get("files", {}).get("dirty", 0)
+    volume, before = leave(directory, lazy=lazy, timeout=parse_duration(timeout), say=say)
+    dirty = (before or {}).get("files", {}).get("dirty", 0)
     if dirty and context.verbose:
         click.echo(f"{dirty} files are not in a pack yet; they are safe in {volume}.", err=True)

@@ -15,7 +15,7 @@ import resource
 import signal
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -24,12 +24,14 @@ import trio
 
 from ..config import Settings
 from ..control import ControlClient, serve
+from ..control.systemd import notify
 from ..errors import TonfsError, Unsupported, UsageError
 from ..fuse import Mount, MountOptions, prepare
 from ..log import get_logger
 from ..volume import Volume
 from .fetcher import Fetcher
 from .methods import Methods
+from .turn import wait_for_turn
 
 log = get_logger(__name__)
 
@@ -88,11 +90,12 @@ class Front:
                 s3_scope = trio.CancelScope()
                 if config.s3_listen:
                     await doors.start(self._serve_s3, fetcher, s3_scope)
-                methods = Methods(self._volume, self._mounted, self._s3, self._stop)
+                methods = Methods(self._volume, self._mounted, self._s3, self._stop, asdict(config.options))
                 await nursery.start(partial(serve, sockets / "front.sock", methods.handlers()))
                 ready()
                 log.info("front is ready", volume=str(config.volume), mount=self._mounted()["path"], s3=self._s3_url)
                 await self._stop.wait()
+                notify("STOPPING=1")
                 s3_scope.cancel()
                 if self._mount is not None:
                     await self._mount.stop()
@@ -202,6 +205,7 @@ def run_front(config: FrontConfig, ready: Callable[[], None] = lambda: None) -> 
     if config.mount is None and not config.s3_listen:
         raise UsageError("A front needs a mount point or the address of an S3 door.")
     _prepare_process()
+    wait_for_turn(config.volume)
     volume = Volume(config.volume)
     gc.freeze()
     gc.set_threshold(100_000)

@@ -6,8 +6,9 @@ Byte strings travel as hex, names as str with surrogateescape, times as seconds 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from types import MappingProxyType
 from typing import Any, Final, TypeVar
 
 import trio
@@ -26,12 +27,18 @@ class Methods:
     """Handlers of the control socket. All of the volume's slow calls run in threads."""
 
     def __init__(
-        self, volume: Volume, mounted: Callable[[], dict[str, Any]], s3: Callable[[], dict[str, Any]], stop: trio.Event
+        self,
+        volume: Volume,
+        mounted: Callable[[], dict[str, Any]],
+        s3: Callable[[], dict[str, Any]],
+        stop: trio.Event,
+        options: Mapping[str, Any] = MappingProxyType({}),
     ) -> None:
         self._volume = volume
         self._mounted = mounted
         self._s3 = s3
         self._stop = stop
+        self._options = options
 
     def handlers(self) -> dict[str, Handler]:
         return {
@@ -50,7 +57,8 @@ class Methods:
         }
 
     async def ping(self, params: dict[str, Any]) -> dict[str, Any]:
-        return {"pid": os.getpid(), "mount": self._mounted(), "s3": self._s3()}
+        """pid, mount{path,alive}, s3{url,alive}, options: the mount options in force."""
+        return {"pid": os.getpid(), "mount": self._mounted(), "s3": self._s3(), "options": dict(self._options)}
 
     async def status(self, params: dict[str, Any]) -> dict[str, Any]:
         """files{total,empty,dirty,packed,proven}, bytes{logical,local,dirty,proven}, dirty_oldest, mount, s3."""

@@ -3,18 +3,33 @@
 from __future__ import annotations
 
 from .mount import Mount
-from .mountpoint import FS_TYPE, find_mount, is_dead, prepare, real_path, unmount, volume_of
-from .options import MountOptions, parse_options
+from .mountpoint import (
+    FS_TYPE,
+    change_flags,
+    find_mount,
+    is_dead,
+    is_mounted,
+    prepare,
+    real_path,
+    tonfs_mount,
+    unmount,
+    volume_of,
+)
+from .options import MountOptions, known_options, parse_options
 
 __all__ = [
     "FS_TYPE",
     "Mount",
     "MountOptions",
+    "change_flags",
     "find_mount",
     "is_dead",
+    "is_mounted",
+    "known_options",
     "parse_options",
     "prepare",
     "real_path",
+    "tonfs_mount",
     "unmount",
     "volume_of",
 ]

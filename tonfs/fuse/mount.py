@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import queue
+import sys
+import tempfile
 import threading
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -63,6 +67,23 @@ class Invalidator:
             log.debug("the kernel had nothing to forget", reason=str(exc))
 
 
+@contextlib.contextmanager
+def heard_on_stderr(lines: list[str]) -> Iterator[None]:
+    """What libfuse and fusermount3 write to stderr goes to `lines`; the reason of a failure is nowhere else."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with tempfile.TemporaryFile() as file:
+        os.dup2(file.fileno(), 2)
+        try:
+            yield
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
+            file.seek(0)
+            text = file.read().decode("utf-8", "replace")
+            lines += [line.strip().rstrip(".") for line in text.splitlines() if line.strip()]
+
+
 class Mount:
     """pyfuse3 has one session a process, so there is at most one of these.
 
@@ -95,13 +116,12 @@ class Mount:
     def start(self) -> None:
         """Mount. From now on, and until `serve` runs, nothing may touch the mount point. Raises Refused."""
         mountpoint.check_fuse()
+        said: list[str] = []
         try:
-            pyfuse3.init(self._handlers, self.point, self._kernel_options())
+            with heard_on_stderr(said):
+                pyfuse3.init(self._handlers, self.point, self._kernel_options())
         except (RuntimeError, UnicodeEncodeError) as exc:
-            raise Refused(
-                f"The kernel refused the mount at {self.point} ({exc}).",
-                hint="The lines above tell more; 'allow_other' as a user needs user_allow_other in /etc/fuse.conf.",
-            ) from None
+            raise Refused(f"{self.point} cannot be mounted: {'; '.join(said) or exc}.") from None
         self._started = True
 
     async def serve(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:

@@ -66,6 +66,12 @@ def find_mount(point: str) -> Mounted | None:
     return found[-1] if found else None
 
 
+def is_mounted(volume: Path) -> bool:
+    """The volume is mounted somewhere in this mount name space."""
+    source = source_of(volume)
+    return any(mount.type == FS_TYPE and mount.source == source for mount in mounts())
+
+
 def real_path(directory: Path) -> str:
     """Absolute path of a mount point without asking the file system mounted there: only its parents are resolved."""
     absolute = os.path.abspath(directory)
@@ -99,7 +105,11 @@ def unmount(point: str, *, lazy: bool = False, timeout: float = 60.0) -> None:
         return
     try:
         done = subprocess.run(
-            _unmount_command(point, lazy=lazy), capture_output=True, text=True, timeout=timeout, check=False
+            _unmount_command(point, lazy=lazy),
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
         )
     except subprocess.TimeoutExpired:
         raise TimedOut(f"Unmounting {point} took longer than {timeout:g} s.") from None
@@ -110,6 +120,28 @@ def unmount(point: str, *, lazy: bool = False, timeout: float = 60.0) -> None:
         if "busy" in text:
             raise Busy(f"{point} is in use.", hint=f"Close what uses it ('fuser -vm {point}' shows it).")
         raise Refused(f"{point} cannot be unmounted: {text}.")
+
+
+def tonfs_mount(point: str) -> Path:
+    """The directory of the volume that is mounted at exactly this path. Raises NotFound."""
+    there = find_mount(point)
+    volume = volume_of(there.source) if there is not None and there.type == FS_TYPE else None
+    if volume is None:
+        raise NotFound(f"No tonfs volume is mounted at {point}.")
+    return volume
+
+
+def change_flags(point: str, flags: list[str]) -> None:
+    """Have the kernel change flags (ro, rw, nosuid, ...) of a mount. Raises Refused, TimedOut. Blocks."""
+    if os.geteuid() != 0:
+        raise Refused("Only root can remount.", hint="Unmount, then mount with the new options.")
+    words = ["mount", "-i", "-o", ",".join(["remount", *flags]), "--", point]
+    try:
+        done = subprocess.run(words, capture_output=True, text=True, timeout=60.0, check=False)
+    except subprocess.TimeoutExpired:
+        raise TimedOut(f"Remounting {point} took longer than a minute.") from None
+    if done.returncode != 0:
+        raise Refused(f"{point} cannot be remounted: {done.stderr.strip()}.")
 
 
 def prepare(directory: Path) -> str:

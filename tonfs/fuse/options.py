@@ -6,7 +6,10 @@ Reference cli.md section 2 (last line) and fuse.md section 5. An unknown option 
 from __future__ import annotations
 
 import difflib
+import grp
+import pwd
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -32,6 +35,8 @@ IGNORED: Final = _words(
 _LIBFUSE_TAKES: Final = _words(
     "ro rw suid nosuid dev nodev exec noexec async sync dirsync noatime nodiratime norelatime nostrictatime"
 )
+_SHOWN_BY_KERNEL: Final = _words("user_id group_id rootmode fd blksize")
+"""In /proc/mounts of every FUSE mount; `mount -o remount` hands them back."""
 OURS: Final = ("volume", "uid", "gid", "umask", "allow_other", "cache_size", "deadline", "offline", "s3", "max_read")
 
 
@@ -51,6 +56,8 @@ class MountOptions:
     """Bytes of local copies to keep; proven ones beyond it are evicted, oldest change first."""
     deadline: float | None = None
     """Seconds a read may wait for the network."""
+    remount: bool = False
+    """Change the flags of what is mounted already."""
     offline: bool = False
     """Never ask the agent: reading what is not here fails at once."""
     s3: str | None = None
@@ -88,9 +95,9 @@ def parse_options(texts: tuple[str, ...]) -> MountOptions:
             if not word:
                 continue
             name, equals, value = word.partition("=")
-            if name.startswith(("x-", "X-")) or name in IGNORED or name == "comment":
+            if _is_ignored(name):
                 continue
-            if name in KERNEL_FLAGS:
+            if name in KERNEL_FLAGS or name == "remount":
                 _needs(name, value if equals else None, wanted=False)
                 given[name] = None
             elif name in OURS:
@@ -100,9 +107,21 @@ def parse_options(texts: tuple[str, ...]) -> MountOptions:
     return _build(given)
 
 
+def _is_ignored(name: str) -> bool:
+    return name.startswith(("x-", "X-")) or name in IGNORED or name in _SHOWN_BY_KERNEL or name == "comment"
+
+
+def known_options(texts: tuple[str, ...]) -> tuple[str, ...]:
+    """The options without those that nobody knows (mount -s: "tolerate sloppy options")."""
+    out = []
+    for text in texts:
+        words = re.split(r"(?<!\\),", text)
+        names = [word.strip().partition("=")[0] for word in words]
+        out.append(",".join(w for w, n in zip(words, names, strict=True) if n in KERNEL_FLAGS or n in OURS))
+    return tuple(out)
+
+
 def _unknown(name: str) -> UsageError:
-    if name == "remount":
-        return UsageError("A tonfs mount cannot be remounted.", hint="Unmount it, then mount it with other options.")
     known = [*OURS, *sorted(KERNEL_FLAGS), *sorted(IGNORED)]
     near = difflib.get_close_matches(name, known, n=1)
     hint = f"Did you mean {near[0]!r}?" if near else f"tonfs knows {', '.join(OURS)} and the options of mount(8)."
@@ -131,9 +150,9 @@ def _build(given: dict[str, str | None]) -> MountOptions:
 
     try:
         field = "uid"
-        uid = _number(value(field), 10)
+        uid = _account(value(field), lambda name: pwd.getpwnam(name).pw_uid)
         field = "gid"
-        gid = _number(value(field), 10)
+        gid = _account(value(field), lambda name: grp.getgrnam(name).gr_gid)
         field = "umask"
         umask = _number(value(field), 8)
         field = "cache_size"
@@ -157,12 +176,23 @@ def _build(given: dict[str, str | None]) -> MountOptions:
         gid=gid,
         umask=umask,
         allow_other="allow_other" in given,
+        remount="remount" in given,
         cache_size=cache_size,
         deadline=deadline,
         offline="offline" in given,
         s3=value("s3"),
         kernel=tuple(kernel),
     )
+
+
+def _account(text: str | None, find: Callable[[str], int]) -> int | None:
+    """A user's or group's number, given as such or by name."""
+    if text is None or re.fullmatch(r"[0-9]+", text):
+        return _number(text, 10)
+    try:
+        return find(text)
+    except KeyError:
+        raise ValueError(text) from None
 
 
 def _number(text: str | None, base: int) -> int | None:

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tonfs.errors import UsageError
-from tonfs.fuse import MountOptions, parse_options
+from tonfs.fuse import MountOptions, known_options, parse_options
 
 
 def test_nothing_given_means_defaults() -> None:
@@ -61,15 +61,26 @@ def test_an_unknown_option_is_refused_with_the_nearest(text: str, near: str) -> 
     assert near in caught.value.hint
 
 
-def test_remount_is_refused_with_what_to_do() -> None:
-    with pytest.raises(UsageError, match="remounted"):
-        parse_options(("remount,ro",))
+def test_a_remount_brings_what_the_kernel_shows_of_a_mount() -> None:
+    got = parse_options(("rw,remount,nosuid,user_id=0,group_id=0,default_permissions,allow_other,deadline=2m",))
+    assert got == MountOptions(remount=True, allow_other=True, deadline=120.0, kernel=("nosuid",))
+
+
+def test_sloppy_calls_lose_what_nobody_knows_and_nothing_else() -> None:
+    assert known_options(("ro,nosuch,volume=/a\\,b,x-y", "frob=1")) == ("ro,volume=/a\\,b", "")
+
+
+def test_owners_are_numbers_or_names() -> None:
+    got = parse_options(("uid=root,gid=root",))
+    assert (got.uid, got.gid) == (0, 0)
+    with pytest.raises(UsageError, match="uid"):
+        parse_options(("uid=no such user",))
 
 
 @pytest.mark.parametrize(
     "text",
     ["uid=", "uid", "uid=x", "uid=-1", "uid=4294967296", "umask=9", "umask=7777", "deadline=0", "deadline=soon",
-     "cache_size=lots", "offline=1", "ro=1", "volume=", "deadline"],
+     "cache_size=lots", "offline=1", "remount=1", "ro=1", "volume=", "deadline"],
 )  # fmt: skip
 def test_wrong_values_name_the_option(text: str) -> None:
     with pytest.raises(UsageError, match=text.split("=")[0]):

@@ -1,0 +1,134 @@
+"""The real mount(8) and umount(8), with the helper in a private mount name space's /sbin."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tonfs.cli import helper
+
+from .front import TONFS, tonfs
+
+pytestmark = pytest.mark.root
+
+
+class Machine:
+    """Shell scripts in a mount name space of their own, whose /sbin has our helpers (and nothing else)."""
+
+    def __init__(self, base: Path) -> None:
+        self.base = base
+        self.sbin = base / "sbin"
+        self.sbin.mkdir()
+        (base / "mnt").mkdir()
+        helper.install(self.sbin)
+        tonfs("--volume", str(base / "volume"), "init", "--network", "none")
+
+    def run(self, script: str) -> str:
+        """Output of a script, which ends in the end and never leaves a mount. `$V` the volume, `$D` the directory."""
+        whole = f"""
+            mount --bind {self.sbin} $(readlink -f /sbin) || exit 99
+            cd {self.base}; V={self.base}/volume; D={self.base}/mnt
+            tonfs() {{ {helper.programs()}/tonfs "$@"; }}
+            shown() {{ findmnt -no FSTYPE,OPTIONS $D; }}
+            trap 'umount -il $D 2>/dev/null; true' EXIT
+            {script}
+        """
+        words = ["unshare", "--mount", "--propagation", "private", "sh", "-uc", whole]
+        done = subprocess.run(words, capture_output=True, text=True, timeout=100, check=False)
+        assert done.returncode != 99, done.stderr
+        return done.stdout + done.stderr
+
+
+@pytest.fixture
+def machine(tmp_path: Path, root_and_fuse: None) -> Machine:
+    probe = subprocess.run(["unshare", "--mount", "true"], capture_output=True, check=False)
+    if probe.returncode != 0:
+        pytest.skip("mount name spaces are not allowed here")
+    return Machine(tmp_path)
+
+
+def test_mount_remount_and_umount_as_any_file_system(machine: Machine) -> None:
+    said = machine.run("""
+        mount -t tonfs $V $D -o nosuid,umask=077; echo "mount $?"
+        echo text > $D/file; stat -c %a $D/file; shown
+        mount -o remount,ro $D; echo "ro $?"; touch $D/other || shown
+        mount -o remount,rw,umask=077 $D; echo "rw $?"; touch $D/other && echo written
+        mount -o remount,umask=027 $D; echo "umask $?"
+        tonfs umount $D; echo "umount $?"; shown || echo gone
+        flock -n volume/run/front.lock echo "the front is gone"
+    """)
+    lines = [line for line in said.splitlines() if line]
+    assert lines[:2] == ["mount 0", "600"]
+    assert "fuse.tonfs rw,nosuid" in lines[2]
+    assert lines[3] == "ro 0"
+    assert "fuse.tonfs ro," in lines[4]
+    assert lines[5:11] == ["rw 0", "written", "umask 32", "umount 0", "gone", "the front is gone"]
+    assert "umask cannot change while the volume is mounted" in said
+
+
+def test_fstab_lines_and_both_types_work_without_a_path(machine: Machine) -> None:
+    said = machine.run("""
+        echo "$V $D tonfs _netdev,nofail,noauto,x-systemd.automount,x-systemd.mount-timeout=9,ro 0 0" > fstab
+        env -i /usr/bin/mount -T fstab $D; echo "fstab $?"; shown; env -i /usr/bin/umount $D
+        mount -t fuse.tonfs ton://$V $D; echo "fuse.tonfs $?"; shown
+    """)
+    lines = said.splitlines()
+    assert lines[0] == "fstab 0"
+    assert "fuse.tonfs ro," in lines[1]
+    assert lines[2] == "fuse.tonfs 0"
+    assert "fuse.tonfs rw," in lines[3]
+
+
+def test_what_goes_wrong_has_mounts_exit_code_and_the_real_reason(machine: Machine) -> None:
+    said = machine.run("""
+        mount -t tonfs $V $D -o cache_sise=3; echo "option $?"
+        mount -t tonfs $V/none $D; echo "volume $?"
+        mount -f -t tonfs $V/none $D; echo "fake $?"
+        touch file; mount -i -t tmpfs tmpfs $D; mount -t tonfs $V file; echo "directory $?"
+        mount -s -t tonfs $V $D -o nosuch; echo "sloppy $?"
+        mount -t tonfs $V $D; echo "twice $?"
+    """)
+    codes = [line for line in said.splitlines() if line and line.split()[-1].isdigit()]
+    assert codes == ["option 1", "volume 32", "fake 0", "directory 1", "sloppy 0", "twice 32"]
+    assert "Did you mean 'cache_size'?" in said
+    assert "There is no volume at" in said
+    assert "is in use by another process" in said
+
+
+def test_a_dead_mount_is_cleaned_up_by_mount_and_by_umount(machine: Machine) -> None:
+    said = machine.run("""
+        die() { kill -9 $(cat volume/run/front.lock); while ls $D >/dev/null 2>&1; do sleep 0.02; done; }
+        mount -t tonfs $V $D; echo text > $D/file; sync -f $D/file; sleep 1; die
+        mount -t tonfs $V $D; echo "mount $?"; cat $D/file; findmnt -no TARGET $D | wc -l
+        die; umount $D; echo "umount $?"; shown || echo gone
+    """)
+    assert [line for line in said.splitlines() if line][:5] == ["mount 0", "text", "1", "umount 0", "gone"]
+
+
+def test_systemd_is_told_when_the_mount_answers_and_when_it_ends(machine: Machine) -> None:
+    base = machine.base
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+        systemd.bind(str(base / "notify"))
+        systemd.settimeout(60.0)
+        words = [*TONFS, "--volume", str(base / "volume"), "mount", str(base / "mnt"), "--foreground"]
+        process = subprocess.Popen(
+            words, env={**os.environ, "NOTIFY_SOCKET": str(base / "notify")}, stderr=subprocess.DEVNULL
+        )
+        try:
+            assert systemd.recv(4096).startswith(b"READY=1\n")
+            (base / "mnt" / "file").write_text("text", encoding="ascii")
+            process.send_signal(signal.SIGTERM)
+            assert systemd.recv(4096) == b"STOPPING=1"
+            assert process.wait(timeout=60) == 0
+        finally:
+            process.kill()
+            process.wait()
+            subprocess.run(["umount", "-il", str(base / "mnt")], capture_output=True, check=False)
+    assert not (base / "mnt" / "file").exists()
+    assert sys.executable == TONFS[0]

@@ -1,0 +1,157 @@
+"""What mount(8) runs: `mount.tonfs` and `mount.fuse.tonfs`.
+
+mount(8), "External helpers": `mount.tonfs SOURCE DIR [-sfnv] [-N namespace] [-t type] [-o options]`, exit codes 1
+(usage), 2 (system), 4 (bug), 8 (interrupted), 32 (failed). There may be no PATH and no HOME.
+"""
+
+from __future__ import annotations
+
+import getopt
+import logging
+import os
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Final
+
+import click
+
+from .. import log
+from ..config import load, volume_path
+from ..control import call_sync
+from ..errors import Refused, TonfsError, UsageError
+
+USAGE, SYSTEM, BUG, INTERRUPTED, FAILED = 1, 2, 4, 8, 32
+PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+NO_SOURCE: Final = ("none", "tonfs", "-")
+"""Sources that name no volume: the option `volume=` does."""
+
+
+@dataclass(frozen=True)
+class Call:
+    """A parsed call of the helper."""
+
+    source: str
+    directory: Path
+    options: tuple[str, ...] = ()
+    sloppy: bool = False
+    fake: bool = False
+    verbose: bool = False
+
+
+def parse_call(argv: Sequence[str]) -> Call:
+    """Raises UsageError."""
+    try:
+        given, words = getopt.gnu_getopt(list(argv), "sfnvo:t:N:")
+    except getopt.GetoptError as exc:
+        raise UsageError(f"{exc.msg}.", hint="It is called as: mount.tonfs SOURCE DIR [-sfnv] [-o OPTIONS]") from None
+    if len(words) != 2:
+        raise UsageError("A source and a directory are needed.", hint="mount -t tonfs VOLUME DIR -o OPTIONS")
+    flags = {name for name, _ in given}
+    options = tuple(value for name, value in given if name == "-o")
+    return Call(words[0], Path(words[1]), options, "-s" in flags, "-f" in flags, "-v" in flags)
+
+
+def volume_named(source: str, option: str | None) -> Path:
+    """The volume behind a mount's source, or the option `volume=`, which wins. Raises UsageError."""
+    from ..fuse import volume_of
+
+    if option is not None:
+        return volume_path(option)
+    if source in NO_SOURCE:
+        raise UsageError("The source names no volume.", hint="Give a volume as source, or the option volume=NAME.")
+    return volume_of(source) or volume_path(source)
+
+
+def mount(call: Call) -> None:
+    """Mount, or change a mount; returns when it answers. Raises TonfsError."""
+    from ..fuse import known_options, parse_options
+    from .mount import start_front
+
+    if call.fake:
+        return
+    texts = known_options(call.options) if call.sloppy else call.options
+    parsed = parse_options(texts)
+    if parsed.remount:
+        remount(call.directory, texts)
+        return
+    volume = volume_named(call.source, parsed.volume)
+    load(volume)
+    start_front(volume, call.directory, texts)
+    if call.verbose:
+        click.echo(f"mount.tonfs: {volume} is mounted at {call.directory}.", err=True)
+
+
+def remount(directory: Path, texts: Sequence[str]) -> None:
+    """The kernel changes its own flags (ro, nosuid, ...) under the running front; our options must stay as they are.
+
+    Raises Refused, NotFound, UsageError.
+    """
+    from ..fuse import MountOptions, change_flags, parse_options, real_path, tonfs_mount
+
+    point = real_path(directory)
+    volume = tonfs_mount(point)
+    wanted = parse_options(tuple(texts))
+    present = call_sync(volume / "run" / "front.sock", "ping", who="front", timeout=10.0)["options"]
+    if wanted.volume is not None and volume_path(wanted.volume) != volume:
+        raise Refused(f"Another volume is mounted at {point}: {volume}.", hint=f"Unmount it first: umount {point}")
+    default = MountOptions(allow_other=os.geteuid() == 0)  # root's mounts are always open to others
+    for field in fields(MountOptions):
+        if field.name in ("volume", "read_only", "remount", "kernel"):
+            continue
+        value = getattr(wanted, field.name)
+        if value not in (getattr(default, field.name), present.get(field.name)):
+            raise Refused(
+                f"The option {field.name} cannot change while the volume is mounted.",
+                hint="Unmount, then mount with the new options.",
+            )
+    flags = [name for text in texts for name in text.split(",") if name in ("ro", "rw")] or ["rw"]
+    change_flags(point, [flags[-1], *(name for name in wanted.kernel if "=" not in name and name != "ro")])
+
+
+def exit_code(exc: BaseException) -> int:
+    """mount(8)'s code for what went wrong."""
+    if isinstance(exc, UsageError):
+        return USAGE
+    if isinstance(exc, TonfsError):
+        return FAILED
+    if isinstance(exc, OSError):
+        return SYSTEM
+    return INTERRUPTED if isinstance(exc, KeyboardInterrupt) else BUG
+
+
+def guarded(name: str, work: Callable[[], None]) -> int:
+    """Run it; errors become a line on stderr and one of mount(8)'s exit codes."""
+    os.environ.setdefault("PATH", PATH)
+    log.configure(logging.WARNING, "text")
+    try:
+        work()
+    except TonfsError as exc:
+        click.echo(f"{name}: {exc.message} [{exc.code}]", err=True)
+        if exc.hint:
+            click.echo(f"{' ' * len(name)}  {exc.hint}", err=True)
+        return exit_code(exc)
+    except OSError as exc:
+        click.echo(f"{name}: {exc.strerror or exc}: {exc.filename or 'system'}", err=True)
+        return exit_code(exc)
+    except (Exception, KeyboardInterrupt) as exc:
+        if os.environ.get("TONFS_DEBUG"):
+            traceback.print_exc()
+        click.echo(f"{name}: {type(exc).__name__}: {exc}", err=True)
+        return exit_code(exc)
+    return 0
+
+
+def run_mount(argv: Sequence[str]) -> int:
+    return guarded("mount.tonfs", lambda: mount(parse_call(argv)))
+
+
+def is_fuse_call(argv: Sequence[str]) -> bool:
+    """Is this `tonfs SOURCE DIR -o OPTIONS`, as mount.fuse runs it for `mount -t fuse.tonfs SOURCE DIR`?"""
+    return len(argv) == 4 and argv[2] == "-o" and not argv[0].startswith("-")
+
+
+def mount_main() -> None:
+    sys.exit(run_mount(sys.argv[1:]))
