@@ -29,7 +29,7 @@ def hired(world: World, replicas: int) -> Callable[[], bool]:
     return lambda: list(world.front.told.values()) == [replicas]
 
 
-async def test_killed_anywhere_in_hiring_and_closing_it_pays_once_and_finishes(tmp_path: Path, autojump_clock: MockClock) -> None:
+async def test_killed_anywhere_in_hiring_and_closing_it_pays_once(tmp_path: Path, autojump_clock: MockClock) -> None:
     """One bag for each step: hired by a process that dies there and a second that goes on, closed likewise."""
     async with agent_world(tmp_path, providers=3, replicas=2, coins=400) as world:
         contracts, step, dying = 0, 0, 2

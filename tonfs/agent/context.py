@@ -149,6 +149,8 @@ class Agent:
     heard: dict[ProviderKey, float] = field(default_factory=dict)
     """When each provider last answered anything; tells 'they are silent' from 'we are offline'."""
     problems: Problems = field(default_factory=Problems)
+    being_read: dict[BagId, float] = field(default_factory=dict)
+    """Until when (trio time) the front may read what was fetched for it; such data is not dropped before."""
     to_seed: set[BagId] = field(default_factory=set)
     """Bags whose data is here and that the peer has not been told of yet."""
     started: bool = False

@@ -27,6 +27,8 @@ DATA: Final = b"data"
 """The file of a pack's bag that holds the ranges (docs/formats.md)."""
 STALE_AFTER: Final = 3600.0
 """An audit older than this, and than three intervals, lets no local data go."""
+READ_LEASE: Final = 5.0
+"""Seconds for which the front may read what was fetched, before a drop and a new fetch lay the file out anew, sparse."""
 
 
 async def fetch(agent: Agent, bag_id: BagId, offset: int, length: int, timeout: float) -> None:
@@ -54,6 +56,7 @@ async def _fetch(agent: Agent, bag: Bag, offset: int, length: int) -> None:
         try:
             async with agent.locks.shared(bag.bag_id):
                 await _fetch_missing(agent, bag, offset, length)
+                agent.being_read[bag.bag_id] = trio.current_time() + READ_LEASE
             if local.pack_file(directory).exists():
                 return
             reason = "the pack's data file is not there"
@@ -116,6 +119,7 @@ async def drop_local(agent: Agent, bag_ids: list[BagId]) -> tuple[list[BagId], l
                     raise NotFound("the agent does not know this bag")
                 if not may_drop(agent, bag):
                     raise Refused("not enough audited replicas yet")
+                await trio.sleep_until(agent.being_read.pop(bag_id, 0.0))
                 await agent.net.forget(bag_id)
                 agent.store.set_local(bag_id, False)  # before the data goes: a crash must not promise what is gone
                 await trio.to_thread.run_sync(_drop, agent.pack_directory(bag_id))

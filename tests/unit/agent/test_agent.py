@@ -221,7 +221,7 @@ async def test_an_empty_wallet_is_a_clear_problem_and_no_busy_loop(tmp_path: Pat
 async def test_a_contract_that_runs_dry_is_topped_up(tmp_path: Path, autojump_clock: MockClock) -> None:
     async with agent_world(tmp_path) as world, world.running() as agent:
         await filled(world)
-        for _ in range(6):
+        for _ in range(3):
             world.chain.advance(86_400)
             await trio.sleep(400)
         kinds = Counter(r["kind"] for r in agent.store.conn.execute("SELECT kind FROM intent"))
@@ -256,3 +256,13 @@ async def test_what_cannot_be_fetched_is_an_error_with_a_name(tmp_path: Path, au
         await filled(world)
         with pytest.raises(NotFound):
             await fetcher.fetch(agent, BagId(bytes(32)), 0, 10, 5.0)
+
+
+async def test_what_was_fetched_a_moment_ago_stays_for_its_reader(tmp_path: Path, autojump_clock: MockClock) -> None:
+    async with agent_world(tmp_path) as world, world.running() as agent:
+        bag = await filled(world)
+        await fetcher.fetch(agent, bag, 0, 10, 5.0)
+        asked = trio.current_time()
+        dropped, _ = await fetcher.drop_local(agent, [bag])
+        assert dropped == [bag]
+        assert trio.current_time() - asked >= fetcher.READ_LEASE
