@@ -28,7 +28,7 @@ DATA: Final = b"data"
 STALE_AFTER: Final = 3600.0
 """An audit older than this, and than three intervals, lets no local data go."""
 READ_LEASE: Final = 5.0
-"""Seconds for which the front may read what was fetched, before a drop and a new fetch lay the file out anew, sparse."""
+"""Seconds for which the front may read what was fetched; a drop and a new fetch would lay the file out anew, sparse."""
 
 
 async def fetch(agent: Agent, bag_id: BagId, offset: int, length: int, timeout: float) -> None:
