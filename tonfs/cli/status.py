@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import click
 from rich.console import Console, Group
@@ -12,13 +12,10 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from ..control import call_sync
+from ..control import call_sync, report
 from ..errors import NotRunning, TimedOut
 from ..ids import format_ton
 from .common import Context, emit, json_option, pass_context, show_size, volume_option
-
-NO_FILES: Final = {"total": 0, "dirty": 0, "packed": 0, "proven": 0}
-NO_BYTES: Final = {"logical": 0, "local": 0, "dirty": 0, "proven": 0}
 
 
 def _ask(path: Path, who: str) -> dict[str, Any] | None:
@@ -32,31 +29,7 @@ def gather(volume: Path, network: str) -> dict[str, Any]:
     """The status object of reference cli.md section 3. A process that does not answer shows as not alive."""
     front = _ask(volume / "run" / "front.sock", "front")
     agent = _ask(volume / "run" / "agent.sock", "agent") if network != "none" else None
-    said_by_front = front or {}
-    said_by_agent = agent or {}
-    problems = list(said_by_agent.get("problems", []))
-    if front is None:
-        problems.append(
-            {"code": "TF0004", "text": "The front does not run; start it with 'tonfs up' or 'tonfs mount'."}
-        )
-    if agent is None and network != "none":
-        problems.append(
-            {"code": "TF0004", "text": "The agent does not run; start it with 'tonfs up' or 'tonfs agent run'."}
-        )
-    return {
-        "volume": str(volume),
-        "network": network,
-        "mount": said_by_front.get("mount") or {"path": None, "alive": False},
-        "s3": said_by_front.get("s3") or {"url": None, "alive": False},
-        "agent": said_by_agent.get("agent") or {"alive": False, "paused": False, "last_error": None},
-        "files": said_by_front.get("files", NO_FILES),
-        "bytes": said_by_front.get("bytes", NO_BYTES),
-        "packs": said_by_agent.get("packs", []),
-        "providers": said_by_agent.get("providers", []),
-        "money": said_by_agent.get("money", {}),
-        "queue": said_by_agent.get("queue", {"transfers": 0, "bytes": 0}),
-        "problems": problems,
-    }
+    return report.status(volume, network, front, agent)
 
 
 def _healthy(pack: dict[str, Any]) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from ..control import call_sync
+from ..control import call_sync, report
 from ..errors import TonfsError
 from .common import Context, emit, json_option, pass_context, volume_option
 from .paths import volume_paths
@@ -20,16 +20,13 @@ def command(context: Context, path: str, as_json: bool) -> None:
     run = context.volume / "run"
     (inside,) = volume_paths(context.volume, (path,))
     front = call_sync(run / "front.sock", "why", {"path": inside}, who="front", timeout=30.0)
-    packs = {}
+    agent = None
     if settings.network != "none":
         try:
             agent = call_sync(run / "agent.sock", "status", who="agent", timeout=30.0)
-            packs = {p["bag_id"]: p for p in agent["packs"]}
         except TonfsError as exc:
             click.echo(f"(no word from the agent: {exc.message})", err=True)
-    for piece in front.get("ranges", []):
-        pack = packs.get(piece.get("bag_id"))
-        piece["placements"] = pack["placements"] if pack else []
+    front = report.why(front, agent)
     if as_json:
         emit("why", front)
         return

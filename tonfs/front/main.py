@@ -31,6 +31,7 @@ from ..log import get_logger
 from ..volume import Volume
 from .fetcher import Fetcher
 from .methods import Methods
+from .reports import Reports
 from .turn import wait_for_turn
 
 log = get_logger(__name__)
@@ -84,13 +85,15 @@ class Front:
             nursery.start_soon(self._commits)
             if config.options.cache_size is not None:
                 nursery.start_soon(self._keep_small, config.options.cache_size, agent)
+            methods = Methods(self._volume, self._mounted, self._s3, self._stop, asdict(config.options))
+            network = config.settings.network
+            reports = Reports(self._volume, network, methods, agent, fetcher, deadline)
             async with trio.open_nursery() as doors:
                 if config.mount is not None:
-                    await self._start_mount(doors, fetcher)
+                    await self._start_mount(doors, fetcher, reports)
                 s3_scope = trio.CancelScope()
                 if config.s3_listen:
                     await doors.start(self._serve_s3, fetcher, s3_scope)
-                methods = Methods(self._volume, self._mounted, self._s3, self._stop, asdict(config.options))
                 await nursery.start(partial(serve, sockets / "front.sock", methods.handlers()))
                 ready()
                 log.info("front is ready", volume=str(config.volume), mount=self._mounted()["path"], s3=self._s3_url)
@@ -108,10 +111,10 @@ class Front:
         if self._mount is not None:
             self._mount.finish()
 
-    async def _start_mount(self, doors: trio.Nursery, fetcher: Fetcher) -> None:
+    async def _start_mount(self, doors: trio.Nursery, fetcher: Fetcher, reports: Reports) -> None:
         assert self._config.mount is not None
         point = prepare(self._config.mount)
-        self._mount = Mount(self._volume, fetcher, self._config.options, point, self._volume.directory)
+        self._mount = Mount(self._volume, fetcher, self._config.options, point, self._volume.directory, reports)
         self._mount.start()
         # Nothing may touch the mount point before this task serves it.
         await doors.start(self._serve_mount)

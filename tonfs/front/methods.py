@@ -190,6 +190,10 @@ class Methods:
 
         return await _run(work)
 
+    async def explain(self, inode: Inode) -> dict[str, Any]:
+        """As `why`, for an inode."""
+        return await _run(lambda: self._explain(self._path(inode), inode))
+
     def _explain(self, path: str, inode: Inode) -> dict[str, Any]:
         attr = self._volume.getattr(inode)
         out: dict[str, Any] = {"path": path, "inode": inode, "size": attr.size, "version": attr.version}

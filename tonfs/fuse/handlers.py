@@ -15,9 +15,10 @@ import trio
 
 from ..errors import FsError, TimedOut
 from ..ids import Inode
-from ..volume.api import Attr, Fetch, Namespace, SetAttr
+from ..volume.api import ROOT, Attr, Fetch, Namespace, SetAttr
 from .guard import handler, silent
 from .options import MountOptions
+from .virtual import LAST_COOKIE, NAME, VIRTUAL, Reports, VirtualTree
 
 CACHE_SECONDS: Final = 3600.0
 """The kernel may trust names and attributes this long: all changes go through this process, which tells it."""
@@ -35,7 +36,10 @@ class Handlers(pyfuse3.Operations):  # type: ignore[misc]  # pyfuse3 is untyped 
     supports_dot_lookup = True
     enable_acl = False
 
-    def __init__(self, namespace: Namespace, fetch: Fetch, options: MountOptions) -> None:
+    def __init__(
+        self, namespace: Namespace, fetch: Fetch, options: MountOptions, reports: Reports | None = None
+    ) -> None:
+        """Without `reports` there is no `.tonfs`."""
         super().__init__()
         self._ns = namespace
         self._fetch = fetch
@@ -46,6 +50,9 @@ class Handlers(pyfuse3.Operations):  # type: ignore[misc]  # pyfuse3 is untyped 
         missing.st_ino = 0
         missing.entry_timeout = CACHE_SECONDS
         self._missing = missing
+        uid = os.geteuid() if options.uid is None else options.uid
+        gid = os.getegid() if options.gid is None else options.gid
+        self._virtual = None if reports is None else VirtualTree(namespace, reports, (uid, gid), self._entry)
 
     # Attributes -------------------------------------------------------------------------------------------------
 
@@ -76,25 +83,37 @@ class Handlers(pyfuse3.Operations):  # type: ignore[misc]  # pyfuse3 is untyped 
 
     @handler
     async def lookup(self, parent: int, name: bytes, ctx: Any) -> Any:
+        if parent >= VIRTUAL:
+            return self._tree().lookup(parent, name)
         try:
             attr = self._ns.lookup(Inode(parent), name)
         except FsError as exc:
             if exc.errno == errno.ENOENT:
-                return self._missing
+                return self._missing if name != NAME or parent != ROOT or self._virtual is None else self._virtual.top()
             raise
         return self._known(attr)
+
+    def _tree(self) -> VirtualTree:
+        if self._virtual is None:
+            raise pyfuse3.FUSEError(errno.ENOENT)
+        return self._virtual
 
     @silent
     async def forget(self, inode_list: Sequence[tuple[int, int]]) -> None:
         for inode, count in inode_list:
-            self._ns.drop(Inode(inode), count)
+            if inode < VIRTUAL:
+                self._ns.drop(Inode(inode), count)
 
     @handler
     async def getattr(self, inode: int, ctx: Any) -> Any:
+        if inode >= VIRTUAL:
+            return self._tree().getattr(inode)
         return self._entry(self._ns.getattr(Inode(inode)))
 
     @handler
     async def setattr(self, inode: int, attr: Any, fields: Any, fh: int | None, ctx: Any) -> Any:
+        if inode >= VIRTUAL:
+            return self._tree().setattr(inode, fields)
         number = Inode(inode)
         if fields.update_size:
             await self._truncate(number, attr.st_size)
@@ -124,30 +143,47 @@ class Handlers(pyfuse3.Operations):  # type: ignore[misc]  # pyfuse3 is untyped 
 
     @handler
     async def mknod(self, parent: int, name: bytes, mode: int, rdev: int, ctx: Any) -> Any:
+        if parent >= VIRTUAL:
+            raise pyfuse3.FUSEError(errno.EROFS)
         return self._known(self._ns.create(Inode(parent), name, mode, ctx.uid, ctx.gid, rdev))
 
     @handler
     async def mkdir(self, parent: int, name: bytes, mode: int, ctx: Any) -> Any:
+        if parent >= VIRTUAL:
+            raise pyfuse3.FUSEError(errno.EROFS)
         return self._known(self._ns.mkdir(Inode(parent), name, mode, ctx.uid, ctx.gid))
 
     @handler
     async def symlink(self, parent: int, name: bytes, target: bytes, ctx: Any) -> Any:
+        if parent >= VIRTUAL:
+            raise pyfuse3.FUSEError(errno.EROFS)
         return self._known(self._ns.symlink(Inode(parent), name, target, ctx.uid, ctx.gid))
 
     @handler
     async def link(self, inode: int, new_parent: int, new_name: bytes, ctx: Any) -> Any:
+        if inode >= VIRTUAL or new_parent >= VIRTUAL:
+            raise pyfuse3.FUSEError(errno.EROFS)
         return self._known(self._ns.link(Inode(inode), Inode(new_parent), new_name))
 
     @handler
     async def unlink(self, parent: int, name: bytes, ctx: Any) -> None:
+        if parent >= VIRTUAL:
+            raise pyfuse3.FUSEError(errno.EROFS)
         self._ns.unlink(Inode(parent), name)
 
     @handler
     async def rmdir(self, parent: int, name: bytes, ctx: Any) -> None:
+        if self._touches_virtual(parent, name):
+            raise pyfuse3.FUSEError(errno.EROFS)
         self._ns.rmdir(Inode(parent), name)
+
+    def _touches_virtual(self, parent: int, name: bytes) -> bool:
+        return parent >= VIRTUAL or (name == NAME and parent == ROOT and self._virtual is not None)
 
     @handler
     async def rename(self, parent: int, name: bytes, new_parent: int, new_name: bytes, flags: int, ctx: Any) -> None:
+        if self._touches_virtual(parent, name) or self._touches_virtual(new_parent, new_name):
+            raise pyfuse3.FUSEError(errno.EROFS)
         if flags not in (0, pyfuse3.RENAME_NOREPLACE, pyfuse3.RENAME_EXCHANGE):
             raise pyfuse3.FUSEError(errno.EINVAL)
         self._ns.rename(
@@ -167,6 +203,8 @@ class Handlers(pyfuse3.Operations):  # type: ignore[misc]  # pyfuse3 is untyped 
 
     @handler
     async def open(self, inode: int, flags: int, ctx: Any) -> Any:
+        if inode >= VIRTUAL:
+            return await self._tree().open(inode, flags)
         number = Inode(inode)
         self._ns.getattr(number)
         if flags & os.O_TRUNC:
@@ -175,6 +213,8 @@ class Handlers(pyfuse3.Operations):  # type: ignore[misc]  # pyfuse3 is untyped 
 
     @handler
     async def create(self, parent: int, name: bytes, mode: int, flags: int, ctx: Any) -> Any:
+        if parent >= VIRTUAL:
+            raise pyfuse3.FUSEError(errno.EROFS)
         try:
             attr = self._ns.create(Inode(parent), name, mode, ctx.uid, ctx.gid)
         except FsError as exc:
@@ -189,6 +229,8 @@ class Handlers(pyfuse3.Operations):  # type: ignore[misc]  # pyfuse3 is untyped 
 
     @handler
     async def read(self, fh: int, off: int, size: int) -> bytes:
+        if fh >= VIRTUAL:
+            return self._tree().read(fh, off, size)
         for _ in range(READ_TRIES):
             result = self._ns.read(Inode(fh), off, size)
             if not result.missing:
@@ -210,10 +252,15 @@ class Handlers(pyfuse3.Operations):  # type: ignore[misc]  # pyfuse3 is untyped 
 
     @silent
     async def release(self, fh: int) -> None:
-        self._ns.drop(Inode(fh))
+        if fh >= VIRTUAL:
+            self._tree().release(fh)
+        else:
+            self._ns.drop(Inode(fh))
 
     @handler
     async def fsync(self, fh: int, datasync: bool) -> None:
+        if fh >= VIRTUAL:
+            return
         inode = Inode(fh)
         await trio.to_thread.run_sync(lambda: self._ns.sync(inode, data_only=datasync))
 
@@ -221,12 +268,18 @@ class Handlers(pyfuse3.Operations):  # type: ignore[misc]  # pyfuse3 is untyped 
 
     @handler
     async def opendir(self, inode: int, ctx: Any) -> int:
+        if inode >= VIRTUAL:
+            self._tree().getattr(inode)
+            return inode
         self._ns.getattr(Inode(inode))
         self._ns.hold(Inode(inode))
         return inode
 
     @handler
     async def readdir(self, fh: int, start_id: int, token: Any) -> None:
+        if fh >= VIRTUAL:
+            self._tree().readdir(fh, start_id, token)
+            return
         inode = Inode(fh)
         here = self._ns.getattr(inode)
         if here.nlink == 0:
@@ -244,10 +297,13 @@ class Handlers(pyfuse3.Operations):  # type: ignore[misc]  # pyfuse3 is untyped 
                     return
                 self._ns.hold(entry.attr.inode)
             after = entries[-1].cookie
+        if self._options.show_control and inode == ROOT and start_id < LAST_COOKIE and self._virtual is not None:
+            pyfuse3.readdir_reply(token, NAME, self._virtual.top(), LAST_COOKIE)
 
     @silent
     async def releasedir(self, fh: int) -> None:
-        self._ns.drop(Inode(fh))
+        if fh < VIRTUAL:
+            self._ns.drop(Inode(fh))
 
     @handler
     async def fsyncdir(self, fh: int, datasync: bool) -> None:
@@ -267,19 +323,28 @@ class Handlers(pyfuse3.Operations):  # type: ignore[misc]  # pyfuse3 is untyped 
 
     @handler
     async def setxattr(self, inode: int, name: bytes, value: bytes, ctx: Any) -> None:
+        if inode >= VIRTUAL:
+            await self._tree().setxattr(inode, name, value)
+            return
         self._ns.set_xattr(Inode(inode), name, value)
 
     @handler
     async def getxattr(self, inode: int, name: bytes, ctx: Any) -> bytes:
+        if inode >= VIRTUAL:
+            raise pyfuse3.FUSEError(pyfuse3.ENOATTR)
         return self._ns.get_xattr(Inode(inode), name)
 
     @handler
     async def listxattr(self, inode: int, ctx: Any) -> list[bytes]:
+        if inode >= VIRTUAL:
+            return []
         names = self._ns.list_xattrs(Inode(inode))
         return names if ctx.uid == 0 else [name for name in names if not name.startswith(b"trusted.")]
 
     @handler
     async def removexattr(self, inode: int, name: bytes, ctx: Any) -> None:
+        if inode >= VIRTUAL:
+            raise pyfuse3.FUSEError(errno.EROFS)
         self._ns.remove_xattr(Inode(inode), name)
 
     @handler

@@ -22,6 +22,7 @@ from ..volume.api import Change, Fetch, Namespace
 from . import mountpoint
 from .handlers import Handlers
 from .options import MountOptions
+from .virtual import Reports
 
 log = get_logger(__name__)
 
@@ -91,13 +92,21 @@ class Mount:
     answering (dirty pages are written then), which makes `serve` return. `finish` when it has returned.
     """
 
-    def __init__(self, namespace: Namespace, fetch: Fetch, options: MountOptions, point: str, volume: Path) -> None:
+    def __init__(
+        self,
+        namespace: Namespace,
+        fetch: Fetch,
+        options: MountOptions,
+        point: str,
+        volume: Path,
+        reports: Reports | None = None,
+    ) -> None:
         self.point = point
         self.alive = False
         self._started = False
         self._options = options
         self._source = mountpoint.source_of(volume)
-        self._handlers = Handlers(namespace, fetch, options)
+        self._handlers = Handlers(namespace, fetch, options, reports)
         self._invalidator = Invalidator()
         self._ended = trio.Event()
         namespace.on_change(self._changed)

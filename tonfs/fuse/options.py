@@ -37,7 +37,19 @@ _LIBFUSE_TAKES: Final = _words(
 )
 _SHOWN_BY_KERNEL: Final = _words("user_id group_id rootmode fd blksize")
 """In /proc/mounts of every FUSE mount; `mount -o remount` hands them back."""
-OURS: Final = ("volume", "uid", "gid", "umask", "allow_other", "cache_size", "deadline", "offline", "s3", "max_read")
+OURS: Final = (
+    "volume",
+    "uid",
+    "gid",
+    "umask",
+    "allow_other",
+    "cache_size",
+    "deadline",
+    "offline",
+    "s3",
+    "max_read",
+    "show_control",
+)
 
 
 @dataclass(frozen=True)
@@ -62,6 +74,8 @@ class MountOptions:
     """Never ask the agent: reading what is not here fails at once."""
     s3: str | None = None
     """HOST:PORT of the S3 door; "" for none."""
+    show_control: bool = False
+    """List `.tonfs` in the root; it can be opened either way."""
     kernel: tuple[str, ...] = ()
     """Options that go to libfuse as they are."""
 
@@ -141,7 +155,7 @@ def _build(given: dict[str, str | None]) -> MountOptions:
     read_only = "ro" in given and ("rw" not in given or list(given).index("ro") > list(given).index("rw"))
     if read_only:
         kernel.append("ro")
-    for name in ("allow_other", "offline"):
+    for name in ("allow_other", "offline", "remount", "show_control"):
         if name in given:
             _needs(name, given[name], wanted=False)
 
@@ -181,6 +195,7 @@ def _build(given: dict[str, str | None]) -> MountOptions:
         deadline=deadline,
         offline="offline" in given,
         s3=value("s3"),
+        show_control="show_control" in given,
         kernel=tuple(kernel),
     )
 

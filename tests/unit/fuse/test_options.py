@@ -80,7 +80,7 @@ def test_owners_are_numbers_or_names() -> None:
 @pytest.mark.parametrize(
     "text",
     ["uid=", "uid", "uid=x", "uid=-1", "uid=4294967296", "umask=9", "umask=7777", "deadline=0", "deadline=soon",
-     "cache_size=lots", "offline=1", "remount=1", "ro=1", "volume=", "deadline"],
+     "cache_size=lots", "show_control=1", "offline=1", "remount=1", "ro=1", "volume=", "deadline"],
 )  # fmt: skip
 def test_wrong_values_name_the_option(text: str) -> None:
     with pytest.raises(UsageError, match=text.split("=")[0]):
