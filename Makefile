@@ -25,9 +25,10 @@ lint: setup
 bench: setup
 	@$(PY) benchmarks/run.py
 
+# ONLY="words" chooses groups or judges, SUITES=DIR adds public suites that somebody built there (docs/posix.md)
 interop: setup
 	@scripts/judges.sh
-	@$(PY) -m scripts.interop $(ONLY)
+	@SUITES="$(SUITES)" $(PY) -m scripts.interop $(ONLY)
 
 clean:
 	rm -rf .venv .judges build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

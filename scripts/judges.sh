@@ -37,7 +37,7 @@ cargo_judge() { # crate version
   want "$1" || return 0
   [ -x ".judges/cargo/bin/$1" ] && [ "$(cat ".judges/cargo/.$1" 2>/dev/null || true)" = "$2" ] && return 0
   command -v cargo >/dev/null || { say "no cargo here, so no $1"; return 0; }
-  say "building $1 $2 (cargo, about a minute)"
+  say "building $1 $2 (a minute or two)"
   cargo install --quiet --locked --root .judges/cargo --version "$2" "$1" >&2 || { say "could not build $1"; return 0; }
   echo "$2" >".judges/cargo/.$1"
 }
@@ -45,3 +45,4 @@ cargo_judge() { # crate version
 make_judge aws awscli==1.46.3
 make_judge tonutils tonutils==2.5.1
 debian_judges fio=fio dbench=dbench stress-ng=stress-ng git=git rsync=rsync tar=tar setfacl=acl
+cargo_judge pjdfstest 0.2.2

@@ -11,11 +11,12 @@ import tempfile
 import time
 from pathlib import Path
 
-from . import files, network, s3
+from . import files, network, s3, suites
 from .kit import Judge, Missing
 
 GROUPS: dict[str, tuple[Judge, ...]] = {
     "files": files.JUDGES,
+    "suites": suites.JUDGES,
     "s3": s3.JUDGES,
     "network": network.JUDGES,
 }
@@ -38,7 +39,7 @@ def verdict(judge: Judge) -> tuple[bool, str]:
     try:
         return True, f"passed: {judge.check(base)}"
     except Missing as exc:
-        return True, f"not run: {exc} is not installed"
+        return True, f"not run, for want of {exc}"
     except Exception as exc:  # whatever a judge trips over is its verdict
         return False, f"FAILED: {exc}"
     finally:

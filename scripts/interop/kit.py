@@ -29,17 +29,29 @@ class Judge:
 
 
 class Missing(Exception):
-    """The foreign program is not here."""
+    """Something that a judge needs is not here; the text names it."""
 
 
-def run(*argv: str, env: dict[str, str] | None = None, cwd: Path | None = None) -> str:
+def run(
+    *argv: str,
+    env: dict[str, str] | None = None,
+    cwd: Path | None = None,
+    deadline: float = DEADLINE,
+    check: bool = True,
+) -> str:
+    """Standard output of a command that ended within its deadline, and (unless `check` is off) well."""
     around = {**os.environ, **(env or {})}
-    done = subprocess.run(argv, capture_output=True, text=True, env=around, cwd=cwd, check=False, timeout=DEADLINE)
-    if done.returncode != 0:
+    done = subprocess.run(argv, capture_output=True, text=True, env=around, cwd=cwd, check=False, timeout=deadline)
+    if check and done.returncode != 0:
         raise RuntimeError(
             f"'{' '.join(argv[:5])}' ended with {done.returncode}: {(done.stderr or done.stdout)[-400:]}"
         )
     return done.stdout
+
+
+def need_root() -> None:
+    if os.geteuid() != 0:
+        raise Missing("root")
 
 
 def need(program: str) -> str:
