@@ -26,6 +26,18 @@ CONFIG_NAME: Final = "config.toml"
 class S3Settings:
     listen: str = "127.0.0.1:8080"
     region: str = "us-east-1"
+    tls_certificate: str = ""
+    """PEM file with the certificate and its chain; empty: plain HTTP."""
+    tls_key: str = ""
+    """PEM file with the certificate's key; empty: it is in the certificate's file."""
+    remote_without_tls: bool = False
+    """With the option of the same name: listen beyond this machine without TLS."""
+    unsigned_over_http: bool = False
+    """Take bodies that no signature covers over plain HTTP from other machines, too."""
+    key_file: str = ""
+    """File that opens the stored access keys; empty: `keys/s3.key` in the volume."""
+    presigned_v2: bool = True
+    """Serve GET and HEAD by URLs signed with Signature Version 2, which older clients still make."""
 
 
 @dataclass(frozen=True)

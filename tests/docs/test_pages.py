@@ -153,6 +153,7 @@ async def _served() -> dict[str, set[str]]:
     from tonfs.agent.main import control_handlers as agent_handlers
     from tonfs.devnet import handlers as devnet_handlers
     from tonfs.front.methods import Methods
+from tonfs.front.s3_methods import S3Methods
     from tonfs.network.peer_control import node_handlers
     from tonfs.provider.service import control_handlers as provider_handlers
 
@@ -166,7 +167,7 @@ async def _served() -> dict[str, set[str]]:
         patch.setattr(devnet_handlers, "serve", serve)
         await devnet_handlers.Handlers(any_).serve(Path("control.sock"))
     return {
-        "front.sock": set(Methods(any_, any_, any_, any_).handlers()),
+        "front.sock": {*Methods(any_, any_, any_, any_).handlers(), *S3Methods(any_).handlers()},
         "agent.sock": {*agent_handlers(any_), "shutdown"},
         "peer.sock": {*node_handlers(any_, any_, any_), "shutdown"},
         "control.sock": set(caught),

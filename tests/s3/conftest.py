@@ -77,7 +77,8 @@ async def s3(tmp_path: Path) -> AsyncIterator[S3]:
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(background)
-        door.address = await nursery.start(serve_s3, volume, "127.0.0.1:0", "us-east-1", door.keys, door.fetch)
+        url: str = await nursery.start(serve_s3, volume, "127.0.0.1:0", "us-east-1", door.keys, door.fetch)
+        door.address = url.removeprefix("http://")
         door.client = door.new_client()
         yield door
         nursery.cancel_scope.cancel()

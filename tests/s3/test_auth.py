@@ -134,14 +134,49 @@ async def test_presigned_urls_open_one_thing_for_a_while(bucket: S3) -> None:
     assert (await bucket.get("/bkt/k")).body == b"by url"
 
 
-async def test_version_two_is_refused_with_the_setting_to_change(bucket: S3) -> None:
-    key = bucket.client.access_key
-    target = f"/bkt/k?AWSAccessKeyId={key}&Signature=abc&Expires=2000000000"
-    for headers, path in (({"authorization": f"AWS {key}:abc"}, "/bkt/k"), ({}, target)):
-        sent = {"host": bucket.address} | headers
-        answer = await in_thread(partial(bucket.client.send, "GET", path, sent))
+async def test_a_url_of_version_two_reads_and_everything_else_of_it_is_refused(bucket: S3) -> None:
+    import boto3
+    from botocore.config import Config
+
+    def old_url(method: str) -> str:
+        words = {"aws_access_key_id": bucket.client.access_key, "aws_secret_access_key": bucket.client.secret_key}
+        config = Config(signature_version="s3", s3={"addressing_style": "path"})
+        old = boto3.client("s3", endpoint_url=bucket.url, region_name="us-east-1", config=config, **words)
+        made: str = old.generate_presigned_url(method, {"Bucket": "bkt", "Key": "k"})
+        return made.removeprefix(bucket.url)
+
+    sent = {"host": bucket.address}
+    url = await in_thread(partial(old_url, "get_object"))
+    assert "AWSAccessKeyId" in url
+    got = await in_thread(partial(bucket.client.send, "GET", url, sent))
+    assert (got.status, got.body) == (200, b"original")
+    put = await in_thread(partial(old_url, "put_object"))
+    header = {"authorization": f"AWS {bucket.client.access_key}:abc"}
+    for method, target, headers in (("PUT", put, {}), ("DELETE", url, {}), ("GET", "/bkt/k", header)):
+        answer = await in_thread(partial(bucket.client.send, method, target, sent | headers))
         assert (answer.status, answer.code) == (400, "InvalidRequest")
         assert b"s3v4" in answer.body
+    await untouched(bucket)
+
+
+async def test_a_public_bucket_is_read_by_anybody_and_nothing_more(bucket: S3) -> None:
+    async def anonymous(method: str, target: str, body: bytes = b"") -> tuple[int, str]:
+        answer = await in_thread(partial(bucket.client.send, method, target, {"host": bucket.address}, body))
+        return answer.status, answer.code
+
+    await bucket.put("/other")
+    assert await anonymous("GET", "/bkt/k") == (403, "AccessDenied")
+    bucket.keys.set_public("bkt", True)
+    assert await anonymous("GET", "/bkt/k") == (200, "")
+    assert (await anonymous("HEAD", "/bkt/k"))[0] == 200
+    assert await anonymous("GET", "/bkt?list-type=2") == (200, "")
+    assert await anonymous("GET", "/bkt/k?response-content-type=text/html") == (400, "InvalidRequest")
+    refused = [("PUT", "/bkt/k"), ("DELETE", "/bkt/k"), ("DELETE", "/bkt"), ("GET", "/other"), ("GET", "/")]
+    for method, target in [*refused, ("GET", "/absent/k"), ("POST", "/bkt?delete"), ("PUT", "/bkt/k?tagging")]:
+        assert await anonymous(method, target) == (403, "AccessDenied")
+    bucket.keys.set_public("bkt", False)
+    assert await anonymous("GET", "/bkt/k") == (403, "AccessDenied")
+    await untouched(bucket)
 
 
 async def test_a_key_does_only_what_its_rights_say(bucket: S3) -> None:

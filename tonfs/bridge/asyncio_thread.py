@@ -63,8 +63,12 @@ class _Call:
 class AsyncioThread:
     """See the module. Use as an async context manager from trio; `run` is safe from any task of that trio run."""
 
-    def __init__(self, name: str = "asyncio") -> None:
+    def __init__(
+        self, name: str = "asyncio", loop_factory: Callable[[], asyncio.AbstractEventLoop] | None = None
+    ) -> None:
+        """`loop_factory` makes another kind of loop than asyncio's own."""
         self._name = name
+        self._loop_factory = loop_factory
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stop: asyncio.Event | None = None
         self._thread: threading.Thread | None = None
@@ -115,7 +119,7 @@ class AsyncioThread:
 
     def _main(self, ready: threading.Event) -> None:
         try:
-            with asyncio.Runner() as runner:
+            with asyncio.Runner(loop_factory=self._loop_factory) as runner:
                 self._loop = runner.get_loop()
                 self._loop.set_exception_handler(_complain)
                 runner.run(self._serve(ready))

@@ -8,8 +8,6 @@ answered until then.
 from __future__ import annotations
 
 import gc
-import importlib
-import importlib.util
 import os
 import resource
 import signal
@@ -23,9 +21,9 @@ from typing import Any, Final
 import trio
 
 from ..config import Settings
-from ..control import ControlClient, serve
+from ..control import ControlClient, Handler, serve
 from ..control.systemd import notify
-from ..errors import TonfsError, Unsupported, UsageError
+from ..errors import TonfsError, UsageError
 from ..fuse import Mount, MountOptions, prepare
 from ..log import get_logger
 from ..volume import Volume
@@ -38,6 +36,8 @@ log = get_logger(__name__)
 
 COMMIT_INTERVAL: Final = 0.2
 CACHE_INTERVAL: Final = 10.0
+KEYS_PATIENCE: Final = 0.1
+"""Seconds until the S3 door sees that access keys were changed without asking it."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,8 @@ class FrontConfig:
     options: MountOptions = field(default_factory=MountOptions)
     s3_listen: str = ""
     """HOST:PORT; "" for no S3 door."""
+    s3_remote_without_tls: bool = False
+    """Asked on the command line: let other machines in without TLS (the settings must agree)."""
 
 
 class Front:
@@ -60,6 +62,7 @@ class Front:
         self._stop = trio.Event()
         self._mount: Mount | None = None
         self._s3_url: str | None = None
+        self._s3_methods: dict[str, Handler] = {}
         self._commit_failed = False
 
     def _mounted(self) -> dict[str, Any]:
@@ -94,7 +97,8 @@ class Front:
                 s3_scope = trio.CancelScope()
                 if config.s3_listen:
                     await doors.start(self._serve_s3, fetcher, s3_scope)
-                await nursery.start(partial(serve, sockets / "front.sock", methods.handlers()))
+                handlers = {**methods.handlers(), **self._s3_methods}
+                await nursery.start(partial(serve, sockets / "front.sock", handlers))
                 ready()
                 log.info("front is ready", volume=str(config.volume), mount=self._mounted()["path"], s3=self._s3_url)
                 await self._stop.wait()
@@ -134,15 +138,29 @@ class Front:
         task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
     ) -> None:
         """Raises what keeps the door from opening. Should it fall later, the front stops in order."""
-        serve_s3, key_store = _s3_door()
-        keys = key_store(self._volume.directory / "keys")
-        listen = self._config.s3_listen
-        start = partial(serve_s3, self._volume, listen, self._config.settings.s3.region, keys, fetcher)
+        # Imported only when somebody wants S3.
+        from ..s3shim.app import serve_s3
+        from ..s3shim.keys import open_store
+        from ..s3shim.listen import Safety
+        from .s3_methods import S3Methods
+
+        config, settings = self._config, self._config.settings.s3
+        keys = open_store(self._volume.directory, settings, patience=KEYS_PATIENCE)
+        await trio.to_thread.run_sync(keys.migrate)
+        self._s3_methods = S3Methods(keys).handlers()
+        safety = Safety(
+            tls_certificate=settings.tls_certificate,
+            tls_key=settings.tls_key,
+            remote_asked=config.s3_remote_without_tls,
+            remote_allowed=settings.remote_without_tls,
+            unsigned_over_http=settings.unsigned_over_http,
+            presigned_v2=settings.presigned_v2,
+        )
+        start = partial(serve_s3, self._volume, config.s3_listen, settings.region, keys, fetcher, safety=safety)
         try:
             with scope:
                 async with trio.open_nursery() as nursery:
-                    bound = await nursery.start(start)
-                    self._s3_url = f"http://{bound if isinstance(bound, str) else listen}"
+                    self._s3_url = await nursery.start(start)
                     task_status.started()
         except Exception as exc:
             if self._s3_url is None:
@@ -183,15 +201,6 @@ class Front:
                     await agent.call("drop_local", {"bag_ids": [bag.hex() for bag in done.bags]}, timeout=60.0)
             except TonfsError as exc:
                 log.debug("keeping the cache small did not work this time", reason=exc.message)
-
-
-def _s3_door() -> tuple[Any, Any]:
-    """The door and the class of its keys; imported only when somebody wants S3."""
-    if importlib.util.find_spec("tonfs.s3shim.app") is None:
-        raise Unsupported("This tonfs has no S3 door.", hint="Mount without the option s3=.")
-    app = importlib.import_module("tonfs.s3shim.app")
-    keys = importlib.import_module("tonfs.s3shim.keys")
-    return app.serve_s3, keys.KeyStore
 
 
 def _prepare_process() -> None:

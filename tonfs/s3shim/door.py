@@ -44,6 +44,8 @@ class Door:
     gid: int
     allow_unsigned: bool = True
     """Take bodies that no signature covers (without TLS only sensible on loopback)."""
+    presigned_v2: bool = True
+    """Serve GET and HEAD by URLs that are signed with Signature Version 2."""
 
 
 class Body(Protocol):

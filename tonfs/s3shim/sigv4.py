@@ -2,7 +2,7 @@
 
 Pure: no I/O. Header and presigned-query authentication. Everything in doubt is refused (reference s3.md, Security):
 each `x-amz-*` header that is present must be signed, the scope must name this region, service and day, comparisons
-take constant time. Signature Version 2 is refused with the name of the client setting that cures it.
+take constant time. Version 2 is another module's business: `sigv2.py`; who asks is decided in `auth.py`.
 """
 
 from __future__ import annotations
@@ -12,10 +12,11 @@ import hmac
 import re
 import time
 from calendar import timegm
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from enum import Enum
+from functools import cached_property, lru_cache
 from typing import Final
 
 from ..errors import S3Error
@@ -30,10 +31,6 @@ _HEX64: Final = re.compile(r"[0-9a-f]{64}")
 _DATE: Final = re.compile(r"\d{8}T\d{6}Z")
 _DIGITS: Final = re.compile(r"\d{1,18}")
 _TOKEN: Final = re.compile(r"[a-z0-9!#$%&'*+.^_`|~-]+")
-_SETTING: Final = (
-    "tonfs takes Signature Version 4 only. For boto3 pass Config(signature_version='s3v4'), for the aws cli run "
-    "'aws configure set default.s3.signature_version s3v4', for s3cmd set signature_v2 = False."
-)
 
 
 class PayloadKind(Enum):
@@ -63,14 +60,26 @@ class Request:
     headers: Sequence[tuple[str, str]]
     has_body: bool = False
 
+    @cached_property
+    def header_map(self) -> Mapping[str, list[str]]:
+        """Name -> its values."""
+        found: dict[str, list[str]] = {}
+        for key, value in self.headers:
+            found.setdefault(key, []).append(value)
+        return found
+
     def header(self, name: str) -> str | None:
         """The header's value; None when absent. Raises S3Error when it comes twice."""
-        values = [value for key, value in self.headers if key == name]
+        values = self.header_map.get(name)
+        if values is None:
+            return None
         if len(values) > 1:
             raise S3Error("InvalidRequest", 400, f"The header {name} was sent more than once.")
-        return values[0] if values else None
+        return values[0]
 
     def parameter(self, name: str) -> str | None:
+        if not self.query:
+            return None
         values = [value for key, _, value in self.query if key == name]
         if len(values) > 1:
             raise S3Error("InvalidArgument", 400, f"The parameter {name} was sent more than once.")
@@ -99,18 +108,20 @@ Lookup = Callable[[str], str | None]
 def authenticate(request: Request, lookup: Lookup, *, now: float, region: str) -> Identity:
     """Raises S3Error: AccessDenied, InvalidAccessKeyId, SignatureDoesNotMatch, RequestTimeTooSkewed, ..."""
     authorization = request.header("authorization")
-    presigned = any(_is_auth(name) for name, _, _ in request.query)
+    presigned = is_presigned(request)
     if authorization is not None and presigned:
         raise S3Error("InvalidArgument", 400, "Only one auth mechanism allowed; both header and query were given.")
-    if any(key == "x-amz-security-token" for key, _ in request.headers) or _has(request, "X-Amz-Security-Token"):
+    if "x-amz-security-token" in request.header_map or _has(request, "X-Amz-Security-Token"):
         raise S3Error("InvalidToken", 400, "There are no temporary credentials here: send no security token.")
     if authorization is not None:
         return _by_header(request, authorization, lookup, now, region)
     if presigned:
         return _by_query(request, lookup, now, region)
-    if _has(request, "Signature") or _has(request, "AWSAccessKeyId"):
-        raise S3Error("InvalidRequest", 400, f"This URL is signed with Signature Version 2. {_SETTING}")
-    raise S3Error("AccessDenied", 403, "Anonymous access is not allowed.")
+    raise anonymous()
+
+
+def anonymous() -> S3Error:
+    return S3Error("AccessDenied", 403, "Anonymous access is not allowed.")
 
 
 def _has(request: Request, name: str) -> bool:
@@ -128,8 +139,9 @@ _QUERY_NAMES: Final = (
 _QUERY_LOWER: Final = frozenset(name.lower() for name in _QUERY_NAMES)
 
 
-def _is_auth(name: str) -> bool:
-    return name.lower() in _QUERY_LOWER
+def is_presigned(request: Request) -> bool:
+    """Whether the query claims to authenticate, in whatever spelling."""
+    return any(name.lower() in _QUERY_LOWER for name, _, _ in request.query)
 
 
 # By header.
@@ -137,8 +149,6 @@ def _is_auth(name: str) -> bool:
 
 def _by_header(request: Request, authorization: str, lookup: Lookup, now: float, region: str) -> Identity:
     method, _, rest = authorization.strip().partition(" ")
-    if method == "AWS":
-        raise S3Error("InvalidRequest", 400, f"The authorization mechanism is not supported. {_SETTING}")
     if method != ALGORITHM:
         raise S3Error("InvalidRequest", 400, f"The authorization mechanism is not supported. Use {ALGORITHM}.")
     fields: dict[str, str] = {}
@@ -157,7 +167,7 @@ def _by_header(request: Request, authorization: str, lookup: Lookup, now: float,
         )
     kind, sha256 = _declared_payload(request)
     signed = _signed_headers(request, fields["SignedHeaders"])
-    secret = _secret(lookup, access_key)
+    secret = secret_of(lookup, access_key)
     payload_hash = sha256 if kind is PayloadKind.EXACT else kind.value
     key = _check(request, secret, date, scope, signed, payload_hash, fields["Signature"], request.query)
     return Identity(access_key, kind, sha256, date, scope, fields["Signature"], key, presigned=False)
@@ -183,18 +193,25 @@ def _request_date(request: Request) -> str:
     return date
 
 
-def _valid_date(date: str) -> bool:
+@lru_cache(1024)
+def _parse_date(date: str) -> float | None:
+    """Seconds since 1970 of `20130524T000000Z`; None when it is no such date."""
     if not _DATE.fullmatch(date) or not date.isascii():
-        return False
+        return None
     try:
-        time.strptime(date, "%Y%m%dT%H%M%SZ")
+        return timegm(time.strptime(date, "%Y%m%dT%H%M%SZ"))
     except ValueError:
-        return False
-    return True
+        return None
+
+
+def _valid_date(date: str) -> bool:
+    return _parse_date(date) is not None
 
 
 def _seconds(date: str) -> float:
-    return timegm(time.strptime(date, "%Y%m%dT%H%M%SZ"))
+    found = _parse_date(date)
+    assert found is not None, "checked before"
+    return found
 
 
 def _credential(text: str, date: str, region: str, error: Callable[[str], S3Error] = _malformed) -> tuple[str, str]:
@@ -242,10 +259,10 @@ def _signed_headers(request: Request, text: str) -> list[str]:
         raise _malformed("SignedHeaders must be lower-case names, each once")
     if "host" not in names:
         raise _malformed("the header host must be signed")
-    present = {key for key, _ in request.headers}
-    missing = sorted(name for name in names if name not in present)
+    present = request.header_map
+    missing = [name for name in names if name not in present]
     if missing:
-        raise _mismatch(f"The header {missing[0]!r} is signed but was not sent.")
+        raise _mismatch(f"The header {min(missing)!r} is signed but was not sent.")
     loose = sorted(key for key in present if key.startswith("x-amz-") and key not in names)
     if loose:
         raise S3Error(
@@ -254,7 +271,7 @@ def _signed_headers(request: Request, text: str) -> list[str]:
     return names
 
 
-def _secret(lookup: Lookup, access_key: str) -> str:
+def secret_of(lookup: Lookup, access_key: str) -> str:
     secret = lookup(access_key)
     if secret is None:
         raise S3Error("InvalidAccessKeyId", 403, "The access key does not exist in our records.")
@@ -294,7 +311,7 @@ def _by_query(request: Request, lookup: Lookup, now: float, region: str) -> Iden
         raise S3Error("AccessDenied", 403, "The request has expired.")
     signed = _signed_headers(request, values["X-Amz-SignedHeaders"])
     kind, sha256, payload_hash = _presigned_payload(request)
-    secret = _secret(lookup, access_key)
+    secret = secret_of(lookup, access_key)
     query = [pair for pair in request.query if pair[0] != "X-Amz-Signature"]
     key = _check(request, secret, date, scope, signed, payload_hash, values["X-Amz-Signature"], query)
     return Identity(access_key, kind, sha256, date, scope, values["X-Amz-Signature"], key, presigned=True)
@@ -328,15 +345,14 @@ def canonical_query(query: Pairs) -> str:
     return "&".join(f"{name}={value}" for name, value in pairs)
 
 
-def canonical_headers(headers: Sequence[tuple[str, str]], names: Sequence[str]) -> str:
+def canonical_headers(headers: Mapping[str, Sequence[str]], names: Sequence[str]) -> str:
     """`name:value` lines in order of name; values trimmed, runs of blanks folded, repeated headers joined by comma."""
-    found: dict[str, list[str]] = {}
-    for key, value in headers:
-        found.setdefault(key, []).append(" ".join(value.split()))
-    return "".join(f"{name}:{','.join(found[name])}\n" for name in sorted(names))
+    return "".join(f"{name}:{','.join(' '.join(value.split()) for value in headers[name])}\n" for name in sorted(names))
 
 
+@lru_cache(256)
 def signing_key(secret: str, scope: str) -> bytes:
+    """Good for one key, day and region, so it is made once a day for each key."""
     key = f"AWS4{secret}".encode()
     for part in scope.split("/"):
         key = hmac.digest(key, part.encode(), "sha256")
@@ -364,12 +380,12 @@ def _check(
     """
     key = signing_key(secret, scope)
     given = signature.encode("utf-8", "surrogateescape")
-    headers = canonical_headers(request.headers, signed)
+    names = ";".join(sorted(signed))
+    text = canonical_query(query) if query else ""
+    headers = canonical_headers(request.header_map, signed)
     good = False
     for path in dict.fromkeys((encode(decode(request.raw_path), keep_slash=True), request.raw_path)):
-        canonical = "\n".join(
-            (request.method, path, canonical_query(query), headers, ";".join(sorted(signed)), payload_hash)
-        )
+        canonical = f"{request.method}\n{path}\n{text}\n{headers}\n{names}\n{payload_hash}"
         expected = hmac.digest(key, string_to_sign(date, scope, canonical).encode(), "sha256").hex()
         good |= hmac.compare_digest(expected.encode(), given)
     if not good:

@@ -33,8 +33,14 @@ def decode(text: str) -> bytes:
     return _ESCAPE.sub(one, raw)
 
 
+_PLAIN: Final = re.compile(rb"[A-Za-z0-9._~-]*")
+_PLAIN_PATH: Final = re.compile(rb"[A-Za-z0-9._~/-]*")
+
+
 def encode(data: bytes, keep_slash: bool = False) -> str:
     """Percent-encode everything but A-Z a-z 0-9 - . _ ~ (and `/` when asked), hex digits in upper case."""
+    if (_PLAIN_PATH if keep_slash else _PLAIN).fullmatch(data):
+        return data.decode("ascii")
     text = "".join(_TABLE[byte] for byte in data)
     return text.replace("%2F", "/") if keep_slash else text
 

@@ -230,13 +230,6 @@ def test_malformed_or_foreign_authorization_is_refused(value):
     assert SECRET not in error.value.message
 
 
-def test_version_two_is_refused_with_the_setting_that_cures_it():
-    with pytest.raises(S3Error, match="s3v4"):
-        check(with_header(GET_RANGE, "authorization", f"AWS {ACCESS}:c2ln"))
-    with pytest.raises(S3Error, match="s3v4"):
-        check(request("GET", f"/k?AWSAccessKeyId={ACCESS}&Signature=x&Expires=2000000000", HOST))
-
-
 def test_signature_empty_cut_or_one_digit_off_is_refused():
     good = "f0e8bdb87c964420e857bd35b5d6ed310bd44f0170aba48dd91039c6036bdb41"
     names = "host;range;x-amz-content-sha256;x-amz-date"
@@ -262,7 +255,7 @@ def test_temporary_credentials_are_refused():
 
 
 def test_blanks_in_header_values_are_folded():
-    assert canonical_headers([("b", "  x   y "), ("a", "1"), ("a", "2")], ["b", "a"]) == "a:1,2\nb:x y\n"
+    assert canonical_headers({"b": ["  x   y "], "a": ["1", "2"]}, ["b", "a"]) == "a:1,2\nb:x y\n"
 
 
 def test_what_is_promised_about_a_body():

@@ -1,0 +1,126 @@
+"""aiohttp's connections with our limits: headers that drip, clients without number, words that are not HTTP."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import random
+from collections.abc import Awaitable, Callable
+from typing import Any, Final
+
+from aiohttp import web
+
+from . import xml
+
+IDLE: Final = 60.0
+"""Seconds that a connection may take for a whole request head, or wait between two requests."""
+PATROL: Final = 0.5
+"""Seconds between two looks at all connections."""
+LINGER: Final = 2.0
+MAX_CONNECTIONS: Final = 2048
+
+_ids = random.Random()
+"""Request ids are for finding a request in the log; they need not be secret."""
+
+
+def new_request_id() -> str:
+    return f"{_ids.getrandbits(64):016X}"
+
+
+def _quiet_logger() -> logging.Logger:
+    """aiohttp writes a traceback for each malformed request, which anybody could use to fill our log."""
+    logger = logging.getLogger("tonfs.s3shim.http")
+    logger.setLevel(logging.CRITICAL)
+    return logger
+
+
+class Connection(web.RequestHandler):
+    """Answers what is not HTTP with an error as S3 has them."""
+
+    __slots__ = ()
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        if request.writer.output_size > 0:
+            raise ConnectionError("an answer has begun already")
+        code, text = "InternalError", "We encountered an internal error. Please try again."
+        if status < 500:
+            code, text = "BadRequest", "An error occurred when parsing the HTTP request."
+        request_id = new_request_id()
+        answer = web.Response(
+            status=status,
+            body=xml.error_document(code, text, "", request_id),
+            content_type="application/xml",
+            headers={"Server": "tonfs", "x-amz-request-id": request_id, "x-amz-id-2": request_id},
+        )
+        answer.force_close()
+        return answer
+
+
+class Connections(web.Server):
+    """All connections of a door."""
+
+    def __init__(self, handler: Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]) -> None:
+        self._words: dict[str, Any] = {
+            "access_log": None,
+            "logger": _quiet_logger(),
+            # The bytes of an object are stored as they come, also gzipped ones.
+            "auto_decompress": False,
+            "keepalive_timeout": IDLE,
+            "lingering_time": LINGER,
+        }
+        super().__init__(handler, **self._words)
+        self._busy: set[object] = set()
+        self._idle_since: dict[object, float] = {}
+        self._patrol: asyncio.Task[None] | None = None
+
+    def __call__(self) -> web.RequestHandler:
+        loop = asyncio.get_running_loop()
+        connection = Connection(self, loop=loop, **self._words)
+        self._idle_since[connection] = loop.time()
+        return connection
+
+    def connection_made(self, handler: web.RequestHandler, transport: asyncio.Transport) -> None:
+        super().connection_made(handler, transport)
+        if len(self.connections) > MAX_CONNECTIONS:
+            transport.abort()
+
+    def connection_lost(self, handler: web.RequestHandler, exc: BaseException | None = None) -> None:
+        super().connection_lost(handler, exc)
+        self._idle_since.pop(handler, None)
+        self._busy.discard(handler)
+
+    def begin(self, request: web.BaseRequest) -> None:
+        """A whole head has come."""
+        self._busy.add(request.protocol)
+
+    def end(self, request: web.BaseRequest) -> None:
+        """The answer is out."""
+        self._busy.discard(request.protocol)
+        if request.transport is not None:
+            self._idle_since[request.protocol] = asyncio.get_running_loop().time()
+
+    def start_patrol(self, every_round: Callable[[], None]) -> None:
+        async def patrol() -> None:
+            loop = asyncio.get_running_loop()
+            while True:
+                await asyncio.sleep(PATROL)
+                every_round()
+                limit = loop.time() - IDLE
+                for connection in self.connections:
+                    if connection not in self._busy and self._idle_since.get(connection, limit) < limit:
+                        connection.force_close()
+
+        self._patrol = asyncio.get_running_loop().create_task(patrol())
+
+    async def stop_patrol(self) -> None:
+        if self._patrol is not None:
+            self._patrol.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._patrol

@@ -1,0 +1,189 @@
+"""aiohttp's requests as questions, and answers as bytes on its connections."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from functools import lru_cache
+from http import HTTPStatus
+from typing import Final
+
+import aiohttp
+from aiohttp import web
+from aiohttp.abc import AbstractStreamWriter
+
+from ..errors import S3Error, TonfsError
+from ..log import get_logger
+from .door import Answer
+from .router import split_path
+from .sigv4 import Request
+from .uri import parse_query, split_target
+
+log = get_logger(__name__)
+
+READ_TIMEOUT: Final = 60.0
+"""Seconds without a byte of a body before the client is given up."""
+CRAWL_AFTER: Final = 60.0
+CRAWL_RATE: Final = 1024
+"""Bytes a second, on average, that a body must come with once it takes longer than CRAWL_AFTER."""
+WRITE_TIMEOUT: Final = 60.0
+"""Seconds that a client may take none of what is sent to it."""
+_REASONS: Final = {status.value: status.phrase for status in HTTPStatus}
+_JOIN: Final = 64 << 10
+"""Up to here head and body go out in one write."""
+
+
+class HttpBody:
+    """`door.Body` on an aiohttp request."""
+
+    def __init__(self, request: web.BaseRequest, question: Request) -> None:
+        self._request = request
+        self._question = question
+        self._expects = (question.header("expect") or "").lower() == "100-continue"
+        self._taken = 0
+        self._began = time.monotonic()
+
+    @property
+    def length(self) -> int | None:
+        return self._request.content_length
+
+    @property
+    def chunked(self) -> bool:
+        return "chunked" in (self._question.header("transfer-encoding") or "").lower()
+
+    def _crawls(self) -> bool:
+        """Whether the client only drips, to hold our memory and its place."""
+        elapsed = time.monotonic() - self._began
+        return elapsed > CRAWL_AFTER and self._taken < CRAWL_RATE * elapsed
+
+    async def read(self) -> bytes:
+        request = self._request
+        try:
+            if not self._expects and (ready := request.content.read_nowait(-1)):
+                self._taken += len(ready)
+                return ready
+            async with asyncio.timeout(READ_TIMEOUT):
+                if self._expects:
+                    self._expects = False
+                    assert request.transport is not None
+                    request.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+                data = await request.content.readany()
+            self._taken += len(data)
+            if data and self._crawls():
+                raise TimeoutError
+            return data
+        except TimeoutError:
+            raise S3Error(
+                "RequestTimeout", 400, "Your socket connection was not read from or written to in time."
+            ) from None
+        except (aiohttp.ClientError, web.RequestPayloadError, ConnectionError, ValueError) as exc:
+            raise S3Error("IncompleteBody", 400, "The request's body could not be read to its end.") from exc
+
+
+def question_of(request: web.BaseRequest) -> Request:
+    """The request as it came. Raises S3Error(InvalidURI)."""
+    path, query = split_target(request.raw_path)
+    headers = tuple(
+        (name.decode("latin-1").lower(), value.decode("utf-8", "surrogateescape").strip())
+        for name, value in request.raw_headers
+    )
+    split_path(path)
+    return Request(request.method, path, parse_query(query), headers, has_body=request.can_read_body)
+
+
+@lru_cache(4)
+def _http_now(seconds: int) -> str:
+    return time.strftime("%a, %d %b %Y %H:%M:%S GMT", time.gmtime(seconds))
+
+
+class Sent(web.StreamResponse):
+    """What aiohttp is told once an answer is on its way: there is nothing left to send.
+
+    aiohttp's own response costs more than everything else that a small GET does.
+    """
+
+    def __init__(self, status: int, writer: AbstractStreamWriter, keep: bool) -> None:
+        super().__init__(status=status)
+        self._writer = writer
+        self._keep = keep
+
+    @property
+    def keep_alive(self) -> bool:
+        return self._keep
+
+    async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter:
+        return self._writer
+
+    async def write_eof(self, data: bytes = b"") -> None:
+        await self._writer.write_eof()
+
+
+def _head(request: web.BaseRequest, answer: Answer, request_id: str, length: int | None, keep: bool) -> bytes:
+    """Status line and headers. Raises ValueError when a value would break out of its line."""
+    lines = [
+        f"HTTP/1.1 {answer.status} {_REASONS.get(answer.status, 'Unknown')}",
+        f"Date: {_http_now(int(time.time()))}",
+        "Server: tonfs",
+        f"x-amz-request-id: {request_id}",
+        f"x-amz-id-2: {request_id}",
+    ]
+    lines += [f"{name}: {value}" for name, value in answer.headers]
+    if length is not None:
+        lines.append(f"Content-Length: {length}")
+    if not keep:
+        lines.append("Connection: close")
+    elif request.version < aiohttp.HttpVersion11:
+        lines.append("Connection: keep-alive")
+    text = "\n".join(lines)
+    if "\r" in text or "\0" in text or text.count("\n") != len(lines) - 1:
+        raise ValueError("a header of the answer has a line end in it")
+    return text.replace("\n", "\r\n").encode() + b"\r\n\r\n"
+
+
+async def send(request: web.BaseRequest, answer: Answer, request_id: str) -> web.StreamResponse:
+    """Raises ConnectionError when the client is gone, or when an answer that has begun cannot be finished."""
+    # What is left of a body will not be read: then this connection ends here.
+    keep = request.keep_alive and request.content.is_eof()
+    body = b"" if request.method == "HEAD" else answer.body
+    length = None
+    if answer.status not in (204, 304):
+        length = answer.length if answer.length is not None else len(body)
+    head = _head(request, answer, request_id, length, keep)
+    writer = request.writer
+    if answer.stream is None and len(body) <= _JOIN:
+        await _write(request, writer, head + body)
+    else:
+        await _write(request, writer, head)
+        if body:
+            await _write(request, writer, body)
+        if answer.stream is not None:
+            await _stream(request, writer, answer, request_id)
+    return Sent(answer.status, writer, keep)
+
+
+async def _write(request: web.BaseRequest, writer: AbstractStreamWriter, data: bytes) -> None:
+    transport = request.transport
+    if transport is None:
+        raise ConnectionResetError("the client is gone")
+    if len(data) <= _JOIN and transport.get_write_buffer_size() == 0:
+        transport.write(data)
+        return
+    try:
+        async with asyncio.timeout(WRITE_TIMEOUT):
+            await writer.write(data)
+    except TimeoutError:
+        transport.abort()
+        raise ConnectionResetError("the client does not read") from None
+
+
+async def _stream(request: web.BaseRequest, writer: AbstractStreamWriter, answer: Answer, request_id: str) -> None:
+    assert answer.stream is not None
+    try:
+        while block := await answer.stream.next():
+            await _write(request, writer, block)
+    except TonfsError as exc:
+        # Too late for an error: the client must see that the body is not whole.
+        log.info("an answer was cut", request_id=request_id, reason=exc.message)
+        if request.transport is not None:
+            request.transport.abort()
+        raise ConnectionResetError("cut on purpose") from None
