@@ -153,7 +153,7 @@ async def _served() -> dict[str, set[str]]:
     from tonfs.agent.main import control_handlers as agent_handlers
     from tonfs.devnet import handlers as devnet_handlers
     from tonfs.front.methods import Methods
-from tonfs.front.s3_methods import S3Methods
+    from tonfs.front.s3_methods import S3Methods
     from tonfs.network.peer_control import node_handlers
     from tonfs.provider.service import control_handlers as provider_handlers
 
