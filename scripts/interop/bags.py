@@ -68,7 +68,7 @@ def exchange(base: Path) -> str:
             with ours.seeding():
                 for bag, path in bags.items():
                     place = daemon.add(bag)
-                    until("the daemon has our bag", lambda bag=bag: daemon.complete(bag), 90)
+                    daemon.wait_for(bag, 90)
                     if path.is_dir():
                         same(place / path.name, path)
                     else:
@@ -95,7 +95,7 @@ def pieces(base: Path) -> str:
                 bag = ours.create(mine, "--piece-size", str(size))
                 with ours.seeding():
                     place = daemon.add(bag)
-                    until("the daemon has our bag", lambda bag=bag: daemon.complete(bag), 90)
+                    daemon.wait_for(bag, 90)
                 same(place / "ours", mine)
             done.append(name)
     return f"made and fetched by both with pieces of {', '.join(done)}"
@@ -138,7 +138,7 @@ def restarts(base: Path) -> str:
                 seconds = time.monotonic() - at
                 daemon.end(hard=True)
                 daemon.start()
-                until("the daemon has our bag", lambda: daemon.complete(bag), 120)
+                daemon.wait_for(bag, 120)
             same(place / "ours", mine)
     return f"getter and seeder of ours and both daemons killed in the middle; ours back in touch after {seconds:.0f} s"
 
@@ -169,7 +169,7 @@ def loss(base: Path) -> str:
             words = ("--listen", f"127.0.0.1:{port}", "--external-ip", RELAYED)
             with Relay(port, share, 2) as relay, daemon.running(), ours.seeding(*words):
                 place = daemon.add(bag)
-                until("the daemon has our bag", lambda: daemon.complete(bag), 120)
+                daemon.wait_for(bag, 120)
                 same(place / "ours", mine)
                 hold(relay.dropped > relay.passed * share / 2, "the relay dropped too little")
                 lines.append(f"{relay.dropped} of {relay.passed + relay.dropped}")
@@ -189,7 +189,7 @@ def nat(base: Path) -> str:
             bag = hidden.create(mine)
             with hidden.seeding("--listen", "0.0.0.0:0"):
                 place = daemon.add(bag)
-                until("the daemon has the hidden seeder's bag", lambda: daemon.complete(bag), 120)
+                daemon.wait_for(bag, 120)
                 same(place / "ours", mine)
         with Daemon(base, "client", config, announce="").running() as daemon:
             source = tree(base / "c" / "theirs", 3, 2_000_000)
@@ -296,7 +296,7 @@ def trees(base: Path) -> str:
             path = _random_tree(base / "random" / f"{number:03}" / f"bag{number}", rng)
             compare(path, "" if number % 3 else "d" * rng.randrange(1, 166))
     hold(agreed >= TREES * 0.9, f"only {agreed} trees were compared")
-    return f"{agreed} trees ({vectors} of the vectors) with the same BagID, every 20th with the same proof; {refused} refused"
+    return f"{agreed} trees ({vectors} of the vectors): same BagID, every 20th the same proof; {refused} refused"
 
 
 def named(name: str, check: Callable[[Path], str]) -> Judge:

@@ -14,7 +14,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -143,7 +143,8 @@ class Daemon(Process):
         try:
             yield self.start()
         except BaseException:
-            with_suppressed(self.end)
+            with suppress(Exception):  # the failure that is being reported came first
+                self.end()
             raise
         self.end()
 
@@ -174,16 +175,14 @@ class Daemon(Process):
         self.check()
         return self.api(f"details?bag_id={bag}")
 
-    def complete(self, bag: str) -> bool:
-        value = self.details(bag)
-        return bool(value["completed"]) and bool(value["header_loaded"])
+    def wait_for(self, bag: str, seconds: float = 90.0) -> None:
+        """Until it has the whole bag. Raises RuntimeError."""
 
+        def complete() -> bool:
+            value = self.details(bag)
+            return bool(value["completed"]) and bool(value["header_loaded"])
 
-def with_suppressed(call: Callable[[], Any]) -> None:
-    try:
-        call()
-    except Exception:
-        pass
+        until(f"{self.name} has bag {bag[:8]}", complete, seconds)
 
 
 def free_udp_port(host: str = "127.0.0.1") -> int:
@@ -290,7 +289,8 @@ class Ours:
         """All bags of the store are served in this block; `hard`: ended by SIGKILL."""
         seeder = self.begin("seed", *words)
         try:
-            assert seeder.stdout is not None and seeder.stderr is not None
+            assert seeder.stdout is not None
+            assert seeder.stderr is not None
             if not seeder.stdout.readline():
                 raise RuntimeError(f"'bag seed' ended: {seeder.stderr.read()[-400:]}")
             yield

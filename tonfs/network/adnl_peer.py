@@ -321,6 +321,11 @@ class AdnlPeer:
             raise BadPacket("root packet without dates")
         if not self._accept_dates(contents.reinit_date, contents.dst_reinit_date, source, now):
             return
+        if (contents.confirm_seqno or 0) > self._out_seqno:
+            # tonutils-storage that never learned our date confirms what an earlier life of ours sent (rule 6); without
+            # a hint it goes on like that until it gives us up.
+            self._tell_our_date(source, now)
+            return
         if not self._accept_seqnos(contents.seqno, contents.confirm_seqno):
             return
         self._heard(source, now)
@@ -341,13 +346,17 @@ class AdnlPeer:
             return False
         if 0 < dst_date < self._date:
             # It talks to an earlier life of ours. Only a first address is believed: this packet may be old.
-            if self.address is None:
-                self.address = source
-            if now - self._last_reinit > 0.3:
-                self._last_reinit = now
-                self._send_root([wire.pack_message(wire.Nop())], now)
+            self._tell_our_date(source, now)
             return False
         return True
+
+    def _tell_our_date(self, source: UdpAddress, now: float) -> None:
+        """The peer means an earlier life of ours: a root packet shows it the present one."""
+        if self.address is None:
+            self.address = source
+        if now - self._last_reinit > 0.3:
+            self._last_reinit = now
+            self._send_root([wire.pack_message(wire.Nop())], now)
 
     def _accept_seqnos(self, seqno: int | None, confirm: int | None) -> bool:
         """Rules 5 and 6: not seen before, and no confirmation of what we never sent."""

@@ -24,7 +24,7 @@ from ..ids import AdnlId
 from ..log import get_logger
 from .address import AddressList, usable
 from .adnl_hub import Hub, Incoming, Local, Pair, Remote, Stats
-from .api import AdnlEndpoint, Peer, QueryHandler, UdpAddress
+from .api import Peer, QueryHandler, UdpAddress
 from .keys import KeyPair
 from .udp import UdpSocket
 
@@ -151,6 +151,15 @@ class NodeEndpoint:
         now = trio.current_time()
         return NodePeer(self, self.node.hub.remote(self.local, public_key, address, now))
 
+    def heard(self, since: float) -> list[tuple[bytes, UdpAddress]]:
+        """(public key, address) of the peers heard since that trio time, the latest first."""
+        found = [
+            (remote.pair.peer.last_received or 0.0, remote.public_key, remote.address)
+            for remote in self.local.remotes.values()
+            if remote.pair is not None and (remote.pair.peer.last_received or 0.0) >= since
+        ]
+        return [(key, address) for _, key, address in sorted(found, reverse=True) if address is not None]
+
     def known_peer(self, peer_id: AdnlId) -> Peer | None:
         remote = self.local.remotes.get(peer_id)
         return NodePeer(self, remote) if remote is not None and remote.address is not None else None
@@ -192,7 +201,7 @@ class AdnlNode:
     def stats(self) -> Stats:
         return self.hub.stats
 
-    def add_identity(self, key: KeyPair) -> AdnlEndpoint:
+    def add_identity(self, key: KeyPair) -> NodeEndpoint:
         """An endpoint for this key, before or after `run` started."""
         endpoint = self._endpoints.get(key.short_id)
         if endpoint is None:
