@@ -65,7 +65,7 @@ class Intake:
         self._algorithm = declared[0] if declared is not None else trailer
         self._checksum_wanted = declared[1] if declared is not None else None
         wish = call.header("x-amz-sdk-checksum-algorithm")
-        if wish is not None and checksums.known(wish) != self._algorithm:
+        if wish is not None and not foreign and checksums.known(wish) != self._algorithm:
             raise S3Error("InvalidRequest", 400, "x-amz-sdk-checksum-algorithm is given without its checksum.")
         self._md5 = hashlib.md5(usedforsecurity=False)
         self._sha256 = hashlib.sha256() if self._kind is PayloadKind.EXACT else None
