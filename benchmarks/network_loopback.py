@@ -20,7 +20,6 @@ from statistics import median
 import trio
 
 from tonfs.clock import SystemClock
-from tonfs.network import adnl_packet, adnl_peer, aes_ctr
 from tonfs.network.api import Peer
 from tonfs.network.keys import KeyPair
 from tonfs.network.node import AdnlNode
