@@ -296,7 +296,7 @@ class AdnlPeer:
             raise BadPacket("root packet without dates")
         if not self._accept_dates(contents.reinit_date, contents.dst_reinit_date, source, now):
             return
-        if (contents.confirm_seqno or 0) > self._out_seqno:
+        if (contents.confirm_seqno or 0) > self._lane.out_seqno:
             # tonutils-storage that never learned our date confirms what an earlier life of ours sent (rule 6); without
             # a hint it goes on like that until it gives us up.
             self._tell_our_date(source, now)
