@@ -446,6 +446,14 @@ class StoredBag:
                 self._touched |= names
                 raise disk_error(exc, f"syncing bag {self.bag_id.hex()}") from None
 
+    def intact(self, index: int) -> bool:
+        """Do the bytes on the disk match a piece that should be here? Changes nothing, unlike `read_piece`."""
+        try:
+            self._read_checked(self._need_info(), index)
+        except (OSError, BadPiece, BadBag):
+            return False
+        return True
+
     def verify(self) -> list[int]:
         """Read every piece that should be here; returns the numbers of the bad ones, which now count as missing."""
         bad = []

@@ -28,6 +28,7 @@ VERBS: Final[dict[str, str]] = {
     "wait": "Return when everything below some paths is proven.",
     "evict": "Drop local copies that enough providers hold.",
     "fetch": "Bring evicted files back.",
+    "fsck": "Check a volume, and repair it.",
     "config": "Settings of a volume.",
     "ledger": "What was spent on what.",
     "wallet": "The wallet that pays.",

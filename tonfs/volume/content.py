@@ -31,7 +31,11 @@ class ContentStore:
         root.mkdir(mode=0o700, exist_ok=True)
 
     def path(self, inode: Inode) -> Path:
-        return self.root / f"{inode & 0xFF:02x}" / f"{inode:x}"
+        return self.path_below(self.root, inode)
+
+    @staticmethod
+    def path_below(root: Path, inode: Inode) -> Path:
+        return root / f"{inode & 0xFF:02x}" / f"{inode:x}"
 
     def _descriptor(self, inode: Inode, *, create: bool) -> int:
         """Raises FileNotFoundError when there is none and `create` is not asked for."""

@@ -1,0 +1,315 @@
+"""Every kind of damage, made for real: it is found, nothing changes without repair, and repair keeps every byte."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import sqlite3
+import stat
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from tests.unit.volume.helpers import check
+from tonfs.bagfiles import write_pack
+from tonfs.bagfiles.pack import PackInput
+from tonfs.cli.fsck import Outcome, _Shown, look, run
+from tonfs.errors import Busy, Damaged, NotFound, UsageError
+from tonfs.ids import Inode
+from tonfs.volume import ROOT, PackedFile, Volume
+from tonfs.volume.schema import CONTENT, DIRTY, XATTRS
+
+BIG = os.urandom(200_000)
+SMALL = b"small and packed"
+FRESH = os.urandom(50_000)
+"""Not packed."""
+
+
+class World:
+    """A volume that is closed: d/big and d/small are packed, fresh is not, and a few other things."""
+
+    def __init__(self, base: Path) -> None:
+        self.path = base / "volume"
+        self.path.mkdir()
+        volume = Volume(self.path)
+        self.dir = volume.mkdir(ROOT, b"d", 0o755, 0, 0).inode
+        self.sub = volume.mkdir(self.dir, b"sub", 0o755, 0, 0).inode
+        self.big = self._file(volume, self.dir, b"big", BIG)
+        self.small = self._file(volume, self.dir, b"small", SMALL)
+        volume.sync(self.big)
+        volume.sync(self.small)
+        self.pack = self._pack(volume)
+        self.fresh = self._file(volume, ROOT, b"fresh", FRESH)
+        volume.link(self.fresh, self.sub, b"again")
+        self.link = volume.symlink(ROOT, b"link", b"target", 0, 0).inode
+        volume.set_xattr(self.fresh, b"user.colour", b"blue")
+        volume.close()
+
+    @staticmethod
+    def _file(volume: Volume, parent: Inode, name: bytes, data: bytes) -> Inode:
+        inode = volume.create(parent, name, 0o644, 0, 0).inode
+        volume.write(inode, 0, data)
+        return inode
+
+    def _pack(self, volume: Volume) -> str:
+        report = volume.dirty(0.0, 1 << 30, force=True)
+        inputs = [
+            PackInput(f.inode, f.version, os.fsdecode(f.path), f.mode, f.mtime_ns, f.size, Path(f.content), f.ranges)
+            for f in report.files
+        ]
+        (self.path / "packs").mkdir()
+        written = write_pack(self.path / "packs", inputs, created="2026-01-02T03:04:05Z")
+        bag = written.bag.bag_id
+        written.bag.close()
+        files = [PackedFile(e.inode, e.version, e.ranges) for e in written.extents]
+        assert len(volume.commit_pack(bag, written.manifest.data_size, files).committed) == 2
+        return bag.hex()
+
+    @contextlib.contextmanager
+    def index(self) -> Iterator[sqlite3.Connection]:
+        db = sqlite3.connect(self.path / "index.db", isolation_level=None)
+        yield db
+        db.close()
+
+    def sql(self, *statements: str) -> None:
+        with self.index() as db:
+            for statement in statements:
+                db.execute(statement)
+
+    def content(self, inode: int) -> Path:
+        return self.path / "content" / f"{inode & 0xFF:02x}" / f"{inode:x}"
+
+    @property
+    def pack_data(self) -> Path:
+        return self.path / "packs" / self.pack / "files" / "pack" / "data"
+
+    def evict(self) -> None:
+        """The pack is proven, and the local copies of its files are given up."""
+        volume = Volume(self.path)
+        volume.pack_states([(bytes.fromhex(self.pack), 5, 5)])  # type: ignore[list-item]
+        volume.evict([self.big, self.small])
+        volume.close()
+
+    def proven(self) -> None:
+        self.sql("UPDATE pack SET proven = 5, wanted = 5")
+
+    def fsck(self, level: int = 2, *, repair: bool = False) -> Outcome:
+        return run(self.path, level, repair, _Shown(quiet=True))
+
+    def tree(self) -> dict[str, bytes]:
+        """Path -> local bytes, of a volume that mounts without complaint; remote bytes show as None would."""
+        out: dict[str, bytes] = {}
+        volume = Volume(self.path)
+
+        def walk(inode: Inode, prefix: str) -> None:
+            for entry in volume.list_dir(inode, 0, 1000):
+                path = prefix + os.fsdecode(entry.name)
+                if entry.attr.is_dir:
+                    walk(entry.attr.inode, path + "/")
+                elif stat.S_ISREG(entry.attr.mode):
+                    read = volume.read(entry.attr.inode, 0, 1 << 20)
+                    out[path] = b"remote" if read.missing else read.data
+                else:
+                    out[path] = b"other"
+
+        walk(ROOT, "")
+        check(volume)
+        volume.close()
+        return out
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    return World(tmp_path)
+
+
+WHOLE = {"d/big": BIG, "d/small": SMALL, "fresh": FRESH, "d/sub/again": FRESH, "link": b"other"}
+
+
+def test_a_healthy_volume_is_clean(world: World) -> None:
+    assert world.fsck(2).found == []
+    world.evict()
+    assert [one for one in world.fsck(2).found if not one.harmless] == []
+    assert world.tree() == {**WHOLE, "d/big": b"remote", "d/small": b"remote"}
+
+
+def test_traces_of_a_crash_are_no_damage(tmp_path: Path, world: World) -> None:
+    volume = Volume(world.path)
+    volume.write(volume.create(ROOT, b"never committed", 0o644, 0, 0).inode, 0, FRESH)
+    gone = volume.lookup(ROOT, b"fresh").inode
+    volume.hold(gone)
+    volume.unlink(ROOT, b"fresh")
+    volume.abandon()
+    assert world.fsck().damage == []
+    assert world.tree() == WHOLE
+
+
+Damage = Callable[[World], None]
+
+
+def sql(*statements: str) -> Damage:
+    """`{big}` and friends stand for inode numbers."""
+    return lambda world: world.sql(*(statement.format(**vars(world)) for statement in statements))
+
+
+def flip(path: Path, at: int) -> None:
+    with path.open("r+b") as stream:
+        stream.seek(at)
+        byte = stream.read(1)[0]
+        stream.seek(at)
+        stream.write(bytes([byte ^ 1]))
+
+
+def lose(world: World, what: str) -> None:
+    world.content(vars(world)[what]).unlink()
+
+
+def cut(world: World) -> None:
+    os.truncate(world.content(world.big), 1000)
+
+
+def stray(world: World) -> None:
+    world.content(2).parent.mkdir(exist_ok=True)
+    shutil.copy(world.content(world.fresh), world.content(2))
+    world.sql("UPDATE meta SET value = '9000' WHERE key IN ('inode_next', 'inode_ceiling')",
+              "DELETE FROM name WHERE inode = 2", "DELETE FROM inode WHERE inode = 2",
+              f"DELETE FROM name WHERE parent = 2 AND inode != {world.sub}",
+              f"UPDATE name SET parent = 1 WHERE inode = {world.sub}")  # fmt: skip
+
+
+def left_over(world: World) -> None:
+    world.evict()
+    world.content(world.big).parent.mkdir(exist_ok=True)
+    world.content(world.big).write_bytes(b"old")
+
+
+def damaged_pack(world: World, *, proven: bool) -> None:
+    flip(world.pack_data, 100)
+    if proven:
+        world.proven()
+
+
+def changed_content(world: World) -> None:
+    flip(world.content(world.big), 5)
+
+
+RESCUED = {**WHOLE, "lost+found/#{fresh}": FRESH}
+MENDED: list[tuple[str, Damage, str, dict[str, bytes]]] = [
+    ("a name whose inode row is gone, but not its bytes", sql("DELETE FROM inode WHERE inode = {fresh}"),
+     "name-without-inode", WHOLE),
+    ("a name with nothing behind it", sql("INSERT INTO name VALUES (999, 1, 'ghost', 777)"),
+     "name-without-inode", WHOLE),
+    ("a name in a directory that is gone", sql("UPDATE name SET parent = 888 WHERE inode = {big}"),
+     "name-without-directory", {k: v for k, v in WHOLE.items() if k != "d/big"} | {"lost+found/#{big}": BIG}),
+    ("a name in something that is no directory", sql("UPDATE name SET parent = {fresh} WHERE inode = {small}"),
+     "name-without-directory", {k: v for k, v in WHOLE.items() if k != "d/small"} | {"lost+found/#{small}": SMALL}),
+    ("a directory filed like a file", sql("UPDATE name SET key = CAST('sub' AS BLOB) WHERE inode = {sub}"),
+     "name-key", WHOLE),
+    ("a directory without a name", sql("DELETE FROM name WHERE inode = {sub}"),
+     "unreachable", {k: v for k, v in WHOLE.items() if k != "d/sub/again"} | {"lost+found/#{sub}/again": FRESH}),
+    ("directories in a ring", sql("UPDATE name SET parent = {sub} WHERE inode = {dir}"), "unreachable",
+     {"lost+found/#{dir}/big": BIG, "lost+found/#{dir}/small": SMALL, "lost+found/#{dir}/sub/again": FRESH,
+      "fresh": FRESH, "link": b"other"}),
+    ("a file without a name", sql("DELETE FROM name WHERE inode = {small}"), "unreachable",
+     {k: v for k, v in WHOLE.items() if k != "d/small"} | {"lost+found/#{small}": SMALL}),
+    ("a file that would be removed as an orphan", sql("UPDATE inode SET nlink = 0 WHERE inode = {fresh}"),
+     "link-count", WHOLE),
+    ("a wrong link count", sql("UPDATE inode SET nlink = 9 WHERE inode = {big}"), "link-count", WHOLE),
+    ("a wrong link count of a directory", sql("UPDATE inode SET nlink = 9 WHERE inode = {dir}"), "link-count", WHOLE),
+    ("attributes of an inode that is gone", sql("INSERT INTO xattr VALUES (777, 'user.x', 'y')"),
+     "rows-without-inode", WHOLE),
+    ("attributes that the inode denies", sql(f"UPDATE inode SET flags = flags & ~{XATTRS} WHERE inode = {{fresh}}"),
+     "flags", WHOLE),
+    ("a counter behind the numbers in use", sql("UPDATE meta SET value = '3' WHERE key LIKE 'inode_%'"),
+     "inode-counter", WHOLE),
+    ("a dirty file that says it is clean", sql(f"UPDATE inode SET flags = flags & ~{DIRTY} WHERE inode = {{fresh}}"),
+     "flags", WHOLE),
+    ("a clean file that says it is dirty", sql(f"UPDATE inode SET flags = flags | {DIRTY} WHERE inode = {{big}}"),
+     "flags", WHOLE),
+    ("an extent beyond the file", sql("UPDATE extent SET length = length + 1 WHERE inode = {big}"), "extent", WHOLE),
+    ("an extent of an unknown pack", sql("UPDATE extent SET pack = 55 WHERE inode = {big}"), "extent", WHOLE),
+    ("an extent outside its pack", sql("UPDATE extent SET pack_offset = 999999 WHERE inode = {big}"), "extent", WHOLE),
+    ("a content file that was cut", cut, "content-lost", {**WHOLE, "d/big": b"remote"}),
+    ("a content file that is gone", partial(lose, what="big"), "content-lost", {**WHOLE, "d/big": b"remote"}),
+    ("a place that the inode denies", sql(f"UPDATE inode SET flags = flags & ~{CONTENT} WHERE inode = {{big}}"),
+     "flags", WHOLE),
+    ("bytes that belong to nobody", stray, "content-stray",
+     {"sub/again": FRESH, "fresh": FRESH, "link": b"other", "lost+found/#2": FRESH, "lost+found/#{big}": BIG,
+      "lost+found/#{small}": SMALL}),
+    ("bytes that nobody needs", left_over, "content-stray", {**WHOLE, "d/big": b"remote", "d/small": b"remote"}),
+    ("a damaged pack that only this disk has", partial(damaged_pack, proven=False), "pack-damaged", WHOLE),
+    ("a damaged pack that providers have", partial(damaged_pack, proven=True), "pack-damaged", WHOLE),
+    ("a pack that cannot be opened", lambda world: (world.path / "packs" / world.pack / "tree.bin").unlink(),
+     "pack-files", WHOLE),
+    ("a pack that is nowhere", lambda world: shutil.rmtree(world.path / "packs"), "pack-lost", WHOLE),
+    ("a local copy that changed by itself", changed_content, "content-changed", {**WHOLE, "d/big": b"remote"}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "damage", "kind", "after"), MENDED, ids=[row[0] for row in MENDED])
+def test_damage_is_found_and_mended(
+    name: str, damage: Damage, kind: str, after: dict[str, bytes], world: World
+) -> None:
+    damage(world)
+    seen = world.fsck()
+    assert kind in {one.kind for one in seen.damage}
+    assert all(one.fix is not None for one in seen.damage), "it would say what it would do"
+    assert world.fsck().found == seen.found, "without --repair nothing changes"
+    done = world.fsck(repair=True)
+    assert done.damage == []
+    assert world.fsck().damage == []
+    assert world.tree() == {key.format(**vars(world)): value for key, value in after.items()}
+
+
+def _page(world: World) -> None:
+    """A page of the index becomes noise."""
+    with world.index() as db:
+        (page,) = db.execute("SELECT rootpage FROM sqlite_master WHERE name = 'name_parent'").fetchone()
+        (size,) = db.execute("PRAGMA page_size").fetchone()
+    with (world.path / "index.db").open("r+b") as stream:
+        stream.seek((page - 1) * size)
+        stream.write(os.urandom(size))
+
+
+HOPELESS: list[tuple[str, Damage, str]] = [
+    ("lost bytes that no pack has", partial(lose, what="fresh"), "content-lost"),
+    ("a symlink without its target", sql("DELETE FROM symlink"), "symlink-target"),
+    ("a directory with two names", sql("INSERT INTO name VALUES (999, 1, CAST('two/' AS BLOB), {sub})"),
+     "directory-names"),
+    ("evicted bytes whose pack is forgotten", lambda world: (world.evict(), world.sql("DELETE FROM pack"))[1],
+     "extent"),
+    ("a page of noise in the index", _page, "index-file"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "damage", "kind"), HOPELESS, ids=[row[0] for row in HOPELESS])
+def test_what_cannot_be_mended_is_said_and_left_alone(name: str, damage: Damage, kind: str, world: World) -> None:
+    damage(world)
+    seen = world.fsck(1)
+    assert kind in {one.kind for one in seen.damage}
+    assert kind in {one.kind for one in world.fsck(1, repair=True).damage}
+
+
+def test_a_missing_index_or_another_version_is_named(world: World, tmp_path: Path) -> None:
+    with pytest.raises(NotFound):
+        look(tmp_path, 1, _Shown(quiet=True))
+    world.sql("PRAGMA user_version = 0")
+    with pytest.raises(UsageError, match="older"):
+        world.fsck()
+    world.sql("PRAGMA user_version = 999")
+    with pytest.raises(Damaged, match="newer"):
+        world.fsck()
+
+
+def test_a_volume_in_use_is_refused(world: World) -> None:
+    from tonfs.cli.fsck import alone
+
+    volume = Volume(world.path)
+    with pytest.raises(Busy, match="needs it for itself"), alone(world.path, 1):
+        pass
+    volume.close()
+    with alone(world.path, 3):
+        pass

@@ -1,0 +1,259 @@
+"""The steps of `tonfs fsck --repair`. Nothing that may be somebody's data is deleted: it goes to `lost+found`.
+
+Rows and files go only when the check has proved, reading everything without an error, that nothing refers to them.
+All changes of the index are one durable transaction; content files are touched after it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+import stat
+import time
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Final
+
+from ..bagfiles import StoredBag
+from ..errors import Damaged, NotFound
+from ..ids import Inode
+from . import extents as ext
+from . import schema
+from .api import ROOT
+from .check import Finding, tables_with_inodes
+from .content import ContentStore
+from .schema import CONTENT, COVERED, DIRTY, REMOTE
+
+LOST: Final = b"lost+found"
+
+
+class Repair:
+    """Takes the fixes of findings. The caller holds the volume's claim for as long as this lives."""
+
+    def __init__(self, volume: Path) -> None:
+        self._volume = volume
+        self._content = volume / "content"
+        self._db = schema.connect(volume / schema.INDEX_NAME)
+        self._after: list[Callable[[], None]] = []
+        self._lost: int | None = None
+        self._now = time.time_ns()
+
+    def run(self, findings: Iterable[Finding]) -> int:
+        """Take every fix there is; number of those taken. Raises OSError, sqlite3.Error: then nothing was changed."""
+        done = 0
+        try:
+            self._db.execute("PRAGMA synchronous = FULL")
+            self._db.execute("BEGIN IMMEDIATE")
+            for finding in findings:
+                if finding.fix is not None and not finding.harmless:
+                    getattr(self, finding.fix.action)(*finding.fix.values)
+                    done += 1
+            self._count_directories()
+            self._db.execute("COMMIT")
+            for step in self._after:
+                step()
+            self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        finally:
+            if self._db.in_transaction:
+                self._db.execute("ROLLBACK")
+            self._db.close()
+        return done
+
+    # Numbers and inodes -----------------------------------------------------------------------------------------
+
+    def raise_numbers(self, number: int) -> None:
+        for key in ("inode_next", "inode_ceiling"):
+            self._db.execute("UPDATE meta SET value = ? WHERE key = ? AND CAST(value AS INTEGER) < ?",
+                             (str(number), key, number))  # fmt: skip
+
+    def _new_number(self) -> int:
+        meta = dict(self._db.execute("SELECT key, value FROM meta").fetchall())
+        (top,) = self._db.execute("SELECT max(inode) FROM inode").fetchone()
+        number = max(int(meta["inode_ceiling"]), (top or 0) + 1)
+        self.raise_numbers(number + 1)
+        return number
+
+    def _insert_inode(self, inode: int, mode: int, nlink: int, size: int = 0, flags: int = 0) -> None:
+        columns = (
+            "inode, mode, nlink, uid, gid, rdev, size, blocks, atime, mtime, ctime, birth, version, changed, flags"
+        )
+        now = self._now
+        row = (inode, mode, nlink, os.geteuid(), os.getegid(), 0, size, -1 if size else 0, now, now, now, now,
+               self._new_version(), now, flags)  # fmt: skip
+        self._db.execute(f"INSERT INTO inode ({columns}) VALUES ({', '.join('?' * len(row))})", row)
+
+    def _new_version(self) -> int:
+        """Beyond every version that was ever given out, so that no pack of earlier bytes is taken for these."""
+        (top,) = self._db.execute("SELECT coalesce(max(version), 0) FROM inode").fetchone()
+        return int(top) + 1
+
+    def make_root(self) -> None:
+        self._insert_inode(ROOT, stat.S_IFDIR | 0o755, 2)
+
+    def set_links(self, inode: int, count: int) -> None:
+        self._db.execute("UPDATE inode SET nlink = ? WHERE inode = ?", (count, inode))
+
+    def set_flag(self, inode: int, bit: int) -> None:
+        self._db.execute("UPDATE inode SET flags = flags | ? WHERE inode = ?", (bit, inode))
+
+    def _count_directories(self) -> None:
+        """Directories whose number of subdirectories was changed by the steps before."""
+        self._db.execute(
+            "UPDATE inode SET nlink = 2 + (SELECT count(*) FROM name n WHERE n.parent = inode.inode "
+            "AND substr(n.key, -1) = x'2f') WHERE (mode & 61440) = 16384 AND nlink > 0"
+        )
+
+    # Names ------------------------------------------------------------------------------------------------------
+
+    def _lost_and_found(self) -> int:
+        """The directory at the root, made when it is needed."""
+        if self._lost is None:
+            row = self._db.execute(
+                "SELECT inode FROM name WHERE parent = ? AND key = ?", (ROOT, LOST + b"/")
+            ).fetchone()
+            if row is None:
+                number = self._new_number()
+                self._insert_inode(number, stat.S_IFDIR | 0o700, 2)
+                self._add_name(ROOT, LOST + b"/", number)
+                row = (number,)
+            self._lost = int(row[0])
+        return self._lost
+
+    def _add_name(self, parent: int, key: bytes, inode: int) -> None:
+        (cookie,) = self._db.execute("SELECT coalesce(max(cookie), 2) + 1 FROM name").fetchone()
+        self._db.execute("INSERT INTO name (cookie, parent, key, inode) VALUES (?, ?, ?, ?)",
+                         (cookie, parent, key, inode))  # fmt: skip
+
+    def _key(self, inode: int) -> bytes:
+        row = self._db.execute("SELECT mode FROM inode WHERE inode = ?", (inode,)).fetchone()
+        return b"#%d" % inode + (b"/" if row is not None and stat.S_ISDIR(row[0]) else b"")
+
+    def rescue_inode(self, inode: int) -> None:
+        """Give it a name in lost+found; a directory loses the name that leads round in a ring."""
+        key = self._key(inode)
+        if key.endswith(b"/"):
+            self._db.execute("DELETE FROM name WHERE inode = ?", (inode,))
+        else:
+            self.set_links(inode, 1)
+        self._add_name(self._lost_and_found(), key, inode)
+
+    def rescue_name(self, cookie: int, inode: int) -> None:
+        """Move a name into lost+found."""
+        if self._db.execute("SELECT 1 FROM inode WHERE inode = ?", (inode,)).fetchone() is None:
+            return  # settle_name has it
+        move = "UPDATE name SET parent = ?, key = ? WHERE cookie = ?"
+        lost, key = self._lost_and_found(), self._key(inode)
+        try:
+            self._db.execute(move, (lost, key, cookie))
+        except sqlite3.IntegrityError:  # another link of the same file is there already
+            self._db.execute(move, (lost, b"#%d-%d" % (inode, cookie), cookie))
+
+    def rekey_name(self, cookie: int, key: bytes) -> None:
+        with contextlib.suppress(sqlite3.IntegrityError):  # taken: stays a finding
+            self._db.execute("UPDATE name SET key = ? WHERE cookie = ?", (key, cookie))
+
+    def settle_name(self, cookie: int, inode: int) -> None:
+        """A name without inode: the file is made again if its content file is here; else there is nothing behind it."""
+        if self._db.execute("SELECT 1 FROM inode WHERE inode = ?", (inode,)).fetchone() is not None:
+            return  # another name of the file was settled before
+        path = ContentStore.path_below(self._content, Inode(inode))
+        rows = sum(
+            self._db.execute(f"SELECT count(*) FROM {table} WHERE inode = ?", (inode,)).fetchone()[0]
+            for table in tables_with_inodes(self._db)
+        )
+        if path.exists():
+            self._make_file(inode, path)
+        elif not rows and not self._db.execute("SELECT 1 FROM name WHERE parent = ?", (inode,)).fetchone():
+            self._db.execute("DELETE FROM name WHERE cookie = ?", (cookie,))
+
+    def _make_file(self, inode: int, path: Path) -> None:
+        """A regular file of the bytes in a content file; all of them count as not packed."""
+        self._db.execute("DELETE FROM extent WHERE inode = ?", (inode,))
+        (links,) = self._db.execute("SELECT count(*) FROM name WHERE inode = ?", (inode,)).fetchone()
+        size = path.stat().st_size
+        self._insert_inode(inode, stat.S_IFREG | 0o600, max(1, links), size, CONTENT | (DIRTY if size else 0))
+        for table, bit in (("xattr", schema.XATTRS), ("record", schema.RECORD)):
+            if self._db.execute(f"SELECT 1 FROM {table} WHERE inode = ?", (inode,)).fetchone() is not None:
+                self.set_flag(inode, bit)
+
+    def drop_attached(self, folder: int, slot: int, inode: int) -> None:
+        self._db.execute("DELETE FROM attached WHERE dir = ? AND slot = ?", (folder, slot))
+        if not self._db.execute("SELECT 1 FROM attached WHERE dir = ?", (folder,)).fetchone():
+            self._db.execute(f"UPDATE inode SET flags = flags & ~{schema.ATTACHED} WHERE inode = ?", (folder,))
+        if self._db.execute("SELECT 1 FROM inode WHERE inode = ?", (inode,)).fetchone() is not None:
+            self.rescue_inode(inode)
+
+    def drop_rows(self, table: str, inode: int) -> None:
+        self._db.execute(f"DELETE FROM {table} WHERE inode = ?", (inode,))
+
+    # Bytes ------------------------------------------------------------------------------------------------------
+
+    def uncover(self, inode: int, offset: int) -> None:
+        """Bytes that are here count as not packed."""
+        self._db.execute("DELETE FROM extent WHERE inode = ? AND offset = ?", (inode, offset))
+        self.reshape(inode)
+
+    def uncover_pack(self, pack: int) -> None:
+        """The same for every file of a pack."""
+        inodes = self._db.execute("SELECT DISTINCT inode FROM extent WHERE pack = ?", (pack,)).fetchall()
+        self._db.execute("DELETE FROM extent WHERE pack = ?", (pack,))
+        for (inode,) in inodes:
+            self.reshape(inode)
+
+    def reshape(self, inode: int) -> None:
+        """Flags from the extents."""
+        row = self._db.execute("SELECT size, flags FROM inode WHERE inode = ?", (inode,)).fetchone()
+        covered, remote, whole = ext.shape(self._db, Inode(inode), row[0])
+        flags = row[1] & ~(DIRTY | COVERED | REMOTE)
+        flags |= (COVERED if covered else 0) | (REMOTE if remote else 0) | (0 if whole or not row[0] else DIRTY)
+        self._db.execute("UPDATE inode SET flags = ?, changed = ? WHERE inode = ?", (flags, self._now, inode))
+
+    def make_remote(self, inode: int, length: int) -> None:
+        """Packed bytes behind `length` of the content file are not here: they are fetched when they are read."""
+        self._db.execute(
+            "UPDATE extent SET local = 0 WHERE inode = ? AND pack IS NOT NULL AND offset + length > ?", (inode, length)
+        )
+        self.reshape(inode)
+        row = self._db.execute("SELECT size, flags FROM inode WHERE inode = ?", (inode,)).fetchone()
+        here = self._db.execute(
+            "SELECT 1 FROM extent WHERE inode = ? AND local = 1 AND pack IS NOT NULL", (inode,)
+        ).fetchone()
+        path = ContentStore.path_below(self._content, Inode(inode))
+        if here is None and not row[1] & DIRTY:
+            self._db.execute(f"UPDATE inode SET flags = flags & ~{CONTENT} WHERE inode = ?", (inode,))
+            self._after.append(lambda: path.unlink(missing_ok=True))
+        elif path.exists():
+            self._after.append(lambda: os.truncate(path, row[0]))
+
+    def forget_bytes(self, inode: int, offset: int) -> None:
+        """A local copy is not what its pack holds: the pack's bytes count."""
+        self._db.execute("UPDATE extent SET local = 0 WHERE inode = ? AND offset = ?", (inode, offset))
+        self.reshape(inode)
+
+    def adopt(self, number: int) -> None:
+        """A content file that belongs to nobody becomes a file in lost+found."""
+        if self._db.execute("SELECT 1 FROM inode WHERE inode = ?", (number,)).fetchone() is not None:
+            return  # a name spoke of it, and settle_name was here before
+        self._make_file(number, ContentStore.path_below(self._content, Inode(number)))
+        self._add_name(self._lost_and_found(), self._key(number), number)
+
+    def drop_content(self, number: int) -> None:
+        """A content file of an inode whose every byte is elsewhere."""
+        path = ContentStore.path_below(self._content, Inode(number))
+        self._after.append(lambda: path.unlink(missing_ok=True))
+
+    def forget_pieces(self, pack: str, pieces: Sequence[int]) -> None:
+        """Damaged pieces of a pack on this disk count as missing, so that they are fetched again."""
+
+        def forget() -> None:
+            stored = StoredBag.open(self._volume / "packs" / pack)
+            try:
+                for index in pieces:
+                    with contextlib.suppress(Damaged, NotFound):
+                        stored.read_piece(index)
+                stored.sync()
+            finally:
+                stored.close()
+
+        self._after.append(forget)
