@@ -2,6 +2,7 @@
 .PHONY: setup demo demo-check test bench lint interop clean
 .DEFAULT_GOAL := setup
 PY := .venv/bin/python
+JOBS ?= 2
 
 setup:
 	@scripts/setup.sh
@@ -14,7 +15,7 @@ demo-check: setup
 	@$(PY) scripts/demo_check.py
 
 test: setup
-	@$(PY) -m pytest -q
+	@$(PY) -m pytest -q -n $(JOBS) --dist worksteal
 
 lint: setup
 	@$(PY) -m ruff check .

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Foreign software that checks tonfs from outside. Words choose (aws tonutils debian pjdfstest); none means all.
+# Foreign software that checks tonfs from outside. Words choose (aws tonutils debian pjdfstest go); none means all.
 # Python judges get environments of their own in .judges/; what cannot be had is said in one line and left out.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -42,7 +42,27 @@ cargo_judge() { # crate version
   echo "$2" >".judges/cargo/.$1"
 }
 
+go_judges() { # program=package...
+  want go || return 0
+  local dir=.judges/go pair stamp version
+  version=$(go env GOVERSION 2>/dev/null | tr -dc '0-9.') || true
+  if ! printf '1.25\n%s\n' "${version:-0}" | sort -C -V; then
+    say "no Go 1.25 or newer here, so no tonutils-storage and no tonutils-storage-provider"; return 0
+  fi
+  stamp="$(cat tests/foreign/go.mod tests/foreign/go.sum | sha256sum) $version"
+  [ "$(cat "$dir/.stamp" 2>/dev/null || true)" = "$stamp" ] && return 0
+  say "building tonutils-storage and its provider (Go $version, a minute or two the first time)"
+  mkdir -p "$dir"
+  for pair in "$@"; do
+    (cd tests/foreign && go build -ldflags='-s -w' -o "../../$dir/${pair%%=*}" "${pair#*=}") >&2 ||
+      { say "could not build ${pair%%=*}"; return 0; }
+  done
+  echo "$stamp" >"$dir/.stamp"
+}
+
 make_judge aws awscli==1.46.3
 make_judge tonutils tonutils==2.5.1
 debian_judges fio=fio dbench=dbench stress-ng=stress-ng git=git rsync=rsync tar=tar setfacl=acl
 cargo_judge pjdfstest 0.2.2
+go_judges tonutils-storage=github.com/xssnick/tonutils-storage/cli \
+  tonutils-storage-provider=github.com/xssnick/tonutils-storage-provider/cmd

@@ -9,8 +9,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 VECTORS = Path(__file__).resolve().parent.parent.parent / "shared" / "vectors"
+
+# In CI the same examples every time: what lands must not hang on luck. Elsewhere new ones each time, to find more.
+settings.register_profile("ci", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("search", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("ci" if os.environ.get("CI") else "search")
 
 
 def pytest_configure(config: pytest.Config) -> None:

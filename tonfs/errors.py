@@ -171,6 +171,25 @@ class DhtUnavailable(TonfsError):
     transient = True
 
 
+class TooFewProviders(TonfsError):
+    """Fewer storage providers can be hired than replicas are wanted; what is stored already stays stored."""
+
+    code = "TF0204"
+    transient = True
+    hint = (
+        "tonfs goes on trying by itself. More providers, a higher policy.replica.max_rate or fewer "
+        "policy.replica.replicas help."
+    )
+
+
+class NoCopy(TonfsError):
+    """A bag's data is neither on this disk nor at a provider that passes its audits."""
+
+    code = "TF0205"
+    transient = True
+    hint = "Bring back the pack's directory or the providers that hold it; nothing is paid or removed meanwhile."
+
+
 # Chain.
 
 

@@ -11,7 +11,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from . import files, network, s3, suites
+from . import bags, files, network, s3, suites
 from .kit import Judge, Missing
 
 GROUPS: dict[str, tuple[Judge, ...]] = {
@@ -19,6 +19,7 @@ GROUPS: dict[str, tuple[Judge, ...]] = {
     "suites": suites.JUDGES,
     "s3": s3.JUDGES,
     "network": network.JUDGES,
+    "bags": bags.JUDGES,
 }
 
 

@@ -128,11 +128,13 @@ class LedgerChain:
 
 
 @asynccontextmanager
-async def ledger_chain(directory: Path, *, interval: float = 2.0) -> AsyncIterator[LedgerChain]:
+async def ledger_chain(
+    directory: Path, *, interval: float = 2.0, kind: type[LedgerChain] = LedgerChain
+) -> AsyncIterator[LedgerChain]:
     """A fresh chain that makes blocks by itself; at the end its coins must add up."""
     ledger = Ledger.open(directory / "chain.db", ManualClock(base=trio.current_time), b"test")
     try:
-        chain = LedgerChain(ledger, interval=interval)
+        chain = kind(ledger, interval=interval)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(chain.run)
             yield chain

@@ -40,9 +40,10 @@ class SimNode:
 
     def flush(self) -> None:
         while True:
-            for datagrams, address in self.hub.take_outgoing():
-                for datagram in datagrams:
-                    self.net.send(datagram, self.address, address)
+            for trains, address in self.hub.take_outgoing(self.net.time):
+                for train in trains:
+                    for datagram in train.datagrams():
+                        self.net.send(datagram, self.address, address)
             if not self.hub.incoming:
                 return
             incoming, self.hub.incoming = self.hub.incoming, []

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 import trio
 
 from ..clock import Clock
 from ..config import Settings
+from ..errors import TonfsError
 from ..ids import BagId, ProviderKey
 from ..network.api import PeerNet
 from .money import Money
 from .store import AgentStore
+
+PAUSED: Final = "paused"
 
 
 class Front(Protocol):
@@ -42,25 +45,88 @@ class Nudge:
         self._event = trio.Event()
 
 
-class BagLocks:
-    """One lock a bag: fetching, dropping and closing the same bag exclude each other."""
+class _BagLock:
+    """Many may share it, or one may hold it alone. Those who want it alone wait for the present sharers only."""
 
     def __init__(self) -> None:
-        self._locks: dict[BagId, tuple[trio.Lock, int]] = {}
+        self.door = trio.Lock()
+        self.sharers = 0
+        self.empty = trio.Event()
+        self.users = 0
+
+
+class BagLocks:
+    """One lock a bag: fetches of a bag run side by side; preparing, dropping and closing it exclude them."""
+
+    def __init__(self) -> None:
+        self._locks: dict[BagId, _BagLock] = {}
 
     @asynccontextmanager
-    async def hold(self, bag_id: BagId) -> AsyncIterator[None]:
-        lock, users = self._locks.get(bag_id, (trio.Lock(), 0))
-        self._locks[bag_id] = (lock, users + 1)
-        try:
-            async with lock:
+    async def alone(self, bag_id: BagId) -> AsyncIterator[None]:
+        async with self._used(bag_id) as lock, lock.door:
+            while lock.sharers:
+                lock.empty = trio.Event()
+                await lock.empty.wait()
+            yield
+
+    @asynccontextmanager
+    async def shared(self, bag_id: BagId) -> AsyncIterator[None]:
+        async with self._used(bag_id) as lock:
+            async with lock.door:
+                lock.sharers += 1
+            try:
                 yield
+            finally:
+                lock.sharers -= 1
+                if not lock.sharers:
+                    lock.empty.set()
+
+    @asynccontextmanager
+    async def _used(self, bag_id: BagId) -> AsyncIterator[_BagLock]:
+        lock = self._locks.setdefault(bag_id, _BagLock())
+        lock.users += 1
+        try:
+            yield lock
         finally:
-            lock, users = self._locks[bag_id]
-            if users == 1:
+            lock.users -= 1
+            if not lock.users:
                 del self._locks[bag_id]
-            else:
-                self._locks[bag_id] = (lock, users - 1)
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What keeps something from working now, with the error's code, for a person."""
+
+    code: str
+    text: str
+
+
+class Problems:
+    """Task or bag -> its problem. Whoever reports one under a key also clears it."""
+
+    def __init__(self) -> None:
+        self._found: dict[str, Problem] = {}
+
+    def report(self, key: str, why: TonfsError) -> None:
+        self._found[key] = Problem(why.code, f"{why.message} {why.hint}".strip())
+
+    def clear(self, *keys: str) -> None:
+        for key in keys:
+            self._found.pop(key, None)
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._found
+
+    def __len__(self) -> int:
+        return len(self._found)
+
+    def __iter__(self) -> Iterator[Problem]:
+        """Each text once, oldest first; how often it holds is added."""
+        counts: dict[Problem, int] = {}
+        for problem in self._found.values():
+            counts[problem] = counts.get(problem, 0) + 1
+        for problem, count in counts.items():
+            yield problem if count == 1 else Problem(problem.code, f"{problem.text} ({count} times)")
 
 
 @dataclass
@@ -80,14 +146,29 @@ class Agent:
     audit_now: Nudge = field(default_factory=Nudge)
     flush_until: float = 0.0
     """Files count as settled, and packs as due, until this time (`tonfs wait`)."""
-    paused: bool = False
     heard: dict[ProviderKey, float] = field(default_factory=dict)
     """When each provider last answered anything; tells 'they are silent' from 'we are offline'."""
-    problems: dict[str, str] = field(default_factory=dict)
-    """Task -> what keeps it from working; shown by status."""
+    problems: Problems = field(default_factory=Problems)
+    being_read: dict[BagId, float] = field(default_factory=dict)
+    """Until when (trio time) the front may read what was fetched for it; such data is not dropped before."""
+    to_seed: set[BagId] = field(default_factory=set)
+    """Bags whose data is here and that the peer has not been told of yet."""
+    started: bool = False
+    """What an earlier process left half written is cleaned away."""
+    in_doubt: bool = False
+    """The front may know a pack that agent.db does not; the packer finds out."""
 
     def pack_directory(self, bag_id: BagId) -> Path:
         return self.volume / "packs" / bag_id.hex()
+
+    @property
+    def paused(self) -> bool:
+        """Survives a restart: who stopped the spending has to allow it again."""
+        return self.store.note(PAUSED) == "yes"
+
+    @paused.setter
+    def paused(self, value: bool) -> None:
+        self.store.set_note(PAUSED, "yes" if value else "no")
 
     @property
     def flushing(self) -> bool:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -17,11 +18,11 @@ from ..control import ControlClient, Handler, serve
 from ..control.process import Child, keep_running
 from ..control.systemd import notify
 from ..errors import BadPacket, TonfsError, UsageError
-from ..ids import bag_id
+from ..ids import BagId, bag_id
 from ..log import get_logger
 from ..network.peer_client import PeerClient
 from . import fetcher, packer, status
-from .auditor import auditor
+from .auditor import Auditor
 from .context import Agent
 from .money import open_money
 from .replicator import Replicator
@@ -32,6 +33,9 @@ log = get_logger(__name__)
 FLUSH_FOR: Final = 3.0
 """One `flush` lasts this long; `tonfs wait` repeats it."""
 START_TIMEOUT: Final = 30.0
+RESTART_PAUSE: Final = 5.0
+FETCH_TIMEOUT: Final = 60.0
+LONGEST_FETCH: Final = 3600.0
 
 
 def global_config_path(volume: Path, settings: Settings) -> Path:
@@ -100,26 +104,27 @@ async def run_agent(volume: Path, settings: Settings) -> None:
 
 
 async def run_tasks(agent: Agent) -> None:
-    """What the agent does all day. A money task that finds the journal unfinished finishes it first."""
-    await _until_it_works("journal", agent, agent.money.recover)
-    await _until_it_works("front", agent, lambda: packer.reconcile(agent))
+    """What the agent does all day. Each task waits by itself for what it needs: the front, the peer, the chain."""
+    tasks: dict[str, Callable[[], Awaitable[None]]] = {
+        "packer": lambda: packer.packer(agent),
+        "replicator": lambda: Replicator(agent).run(),
+        "auditor": lambda: Auditor(agent).run(),
+    }
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(packer.packer, agent)
-        nursery.start_soon(Replicator(agent).run)
-        nursery.start_soon(auditor, agent)
+        for name, task in tasks.items():
+            nursery.start_soon(_keep_going, agent, name, task)
 
 
-async def _until_it_works(name: str, agent: Agent, step: Any) -> None:
-    """Repeat a start-up step until it succeeds: the front or the chain may come up later than we."""
+async def _keep_going(agent: Agent, name: str, task: Callable[[], Awaitable[None]]) -> None:
+    """A task that breaks is begun anew: it takes up its work from agent.db, as after a crash of the process."""
     while True:
         try:
-            await step()
-        except TonfsError as exc:
-            agent.problems[name] = exc.message
-            await trio.sleep(1.0)
-        else:
-            agent.problems.pop(name, None)
-            return
+            await task()
+        except Exception as exc:
+            log.error("task broke", task=name, exc=exc)
+            agent.problems.report(f"task {name}", TonfsError(f"The {name} broke: {type(exc).__name__}: {exc}."))
+            await trio.sleep(RESTART_PAUSE)
+            agent.problems.clear(f"task {name}")
 
 
 def _shutdown(scope: trio.CancelScope) -> Handler:
@@ -130,11 +135,18 @@ def _shutdown(scope: trio.CancelScope) -> Handler:
     return shutdown
 
 
-def _bag(params: dict[str, Any]) -> Any:
+def _bag(params: dict[str, Any]) -> BagId:
     try:
         return bag_id(str(params["bag_id"]))
     except (KeyError, ValueError) as exc:
         raise BadPacket(f"A request names no bag: {exc}") from None
+
+
+def _number(params: dict[str, Any], name: str, default: float | None = None) -> float:
+    value = params.get(name, default)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise BadPacket(f"The parameter {name!r} is missing or no number.")
+    return value
 
 
 def control_handlers(agent: Agent) -> dict[str, Handler]:
@@ -144,8 +156,9 @@ def control_handlers(agent: Agent) -> dict[str, Handler]:
         return {"pid": os.getpid()}
 
     async def fetch(params: dict[str, Any]) -> dict[str, Any]:
-        offset, length = int(params["offset"]), int(params["length"])
-        await fetcher.fetch(agent, _bag(params), offset, length, float(params.get("timeout", 60.0)))
+        offset, length = int(_number(params, "offset")), int(_number(params, "length"))
+        timeout = min(LONGEST_FETCH, max(0.1, _number(params, "timeout", FETCH_TIMEOUT)))
+        await fetcher.fetch(agent, _bag(params), offset, length, timeout)
         return {}
 
     async def flush(_params: dict[str, Any]) -> dict[str, Any]:
@@ -154,7 +167,10 @@ def control_handlers(agent: Agent) -> dict[str, Handler]:
         return {}
 
     async def drop_local(params: dict[str, Any]) -> dict[str, Any]:
-        wanted = [_bag({"bag_id": text}) for text in params.get("bag_ids", [])]
+        named = params.get("bag_ids")
+        if not isinstance(named, list):
+            raise BadPacket("The parameter 'bag_ids' is missing or no list.")
+        wanted = [_bag({"bag_id": text}) for text in named]
         dropped, kept = await fetcher.drop_local(agent, wanted)
         return {
             "dropped": [b.hex() for b in dropped],

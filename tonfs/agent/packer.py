@@ -6,7 +6,9 @@ front then commits the extents, unless a file changed meanwhile: then it stays d
 
 from __future__ import annotations
 
+import contextlib
 import shutil
+from collections.abc import Collection
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -14,19 +16,27 @@ from typing import Any, Final
 
 import trio
 
+from ..bag import TorrentInfo
 from ..bagfiles import StoredBag, WrittenPack, write_pack
 from ..bagfiles.pack import PackInput, clean_drafts
 from ..clock import rfc3339
-from ..errors import BadPacket, Damaged, TonfsError
-from ..ids import Inode
+from ..errors import BadPacket, Damaged, NotFound, Refused, Stale, TonfsError
+from ..ids import BagId, Inode
 from ..log import get_logger
+from . import local
 from .context import Agent
-from .wire import front_bag
+from .wire import front_bag, known_packs
 
 log = get_logger(__name__)
 
 TICK: Final = 1.0
+LONGEST_PAUSE: Final = 60.0
 COMMIT_TIMEOUT: Final = 60.0
+ORPHAN_AGE: Final = 3600.0
+"""Seconds after which a pack that the front does not know is deleted."""
+WRITTEN: Final = "written "
+"""Notes of this name and a BagID: a pack that was written and whose commit was not answered yet."""
+PROBLEM: Final = "packer"
 
 
 @dataclass(frozen=True)
@@ -77,20 +87,32 @@ def is_due(work: Work, now: float, *, target: int, deadline: float, flushing: bo
 
 
 async def packer(agent: Agent) -> None:
-    """Run for ever: pack what is due; look again each second or when nudged."""
+    """Run for ever: pack what is due; look again each second or when nudged, less often while the disk is full."""
+    agent.to_seed.update(bag.bag_id for bag in agent.store.bags("live") if bag.local)
+    agent.in_doubt = True
+    failures = 0
     while True:
         packed = False
-        if not agent.paused:
-            try:
+        try:
+            if agent.in_doubt:
+                await reconcile(agent)
+                agent.in_doubt = False
+            await local.seed_pending(agent)
+            if not agent.paused:
                 packed = await pack_once(agent)
-                agent.problems.pop("packer", None)
-            except TonfsError as exc:
-                agent.problems["packer"] = exc.message
-                log.debug("packing did not work this time", reason=exc.message)
-            except OSError as exc:
-                agent.problems["packer"] = f"A pack could not be written: {exc.strerror}."
+        except Stale as exc:
+            log.debug("packing is tried again", reason=exc.message)
+        except TonfsError as exc:
+            failures += 0 if exc.transient else 1
+            agent.problems.report(PROBLEM, exc)
+        except OSError as exc:
+            failures += 1
+            agent.problems.report(PROBLEM, TonfsError(f"A pack could not be written: {exc.strerror}."))
+        else:
+            failures = 0
+            agent.problems.clear(PROBLEM)
         if not packed:
-            await agent.pack_now.wait(TICK)
+            await agent.pack_now.wait(min(TICK * 2.0 ** min(failures, 10), LONGEST_PAUSE))
 
 
 async def pack_once(agent: Agent) -> bool:
@@ -104,7 +126,11 @@ async def pack_once(agent: Agent) -> bool:
     stamp = rfc3339(now) or ""
     write = partial(write_pack, agent.volume / "packs", work.entries, created=stamp)
     written = await trio.to_thread.run_sync(write)
+    agent.in_doubt = True  # until the front's answer was recorded, nobody knows whose this pack is
+    agent.store.set_note(WRITTEN + written.bag.bag_id.hex(), str(now))
     await _adopt(agent, written, now)
+    agent.store.delete_note(WRITTEN + written.bag.bag_id.hex())
+    agent.in_doubt = False
     return True
 
 
@@ -127,26 +153,78 @@ async def _adopt(agent: Agent, written: WrittenPack, now: float) -> None:
     if committed:
         agent.store.add_bag(bag, info.to_boc(), info.file_size, committed, now)
         log.info("pack sealed", bag_id=bag.hex(), files=committed, stale=len(reply["stale"]), size=info.file_size)
-        await agent.net.seed(bag, agent.pack_directory(bag))
+        agent.to_seed.add(bag)
+        await local.seed_pending(agent)
         agent.replicate_now.set()
     elif agent.store.bag(bag) is None:
         log.info("pack dropped, all its files changed meanwhile", bag_id=bag.hex())
-        await trio.to_thread.run_sync(partial(shutil.rmtree, agent.pack_directory(bag), ignore_errors=True))
+        await _throw_away(agent, bag)
+
+
+async def _throw_away(agent: Agent, bag: BagId) -> None:
+    """A pack that no file needs: the front forgets it first, and may say that it is needed after all (Refused)."""
+    with contextlib.suppress(NotFound):
+        await agent.front.call("drop_pack", {"bag_id": bag.hex()})
+    await trio.to_thread.run_sync(partial(shutil.rmtree, agent.pack_directory(bag), ignore_errors=True))
 
 
 async def reconcile(agent: Agent) -> None:
-    """After a start: adopt packs that the front knows and agent.db does not (a crash between the two), and seed."""
-    clean_drafts(agent.volume / "packs")
-    reply = await agent.front.call("packs")
-    for pack in reply["packs"]:
-        bag = front_bag(pack["bag_id"])
-        directory = agent.pack_directory(bag)
-        if agent.store.bag(bag) is None and directory.exists():
-            stored = StoredBag.open(directory)
-            if stored.info is not None:
-                size, files = stored.info.file_size, int(pack["files"])
-                agent.store.add_bag(bag, stored.info.to_boc(), size, files, agent.clock.now())
-            stored.close()
-    for row in agent.store.bags("live"):
-        if row.local:
-            await agent.net.seed(row.bag_id, agent.pack_directory(row.bag_id))
+    """Make agent.db and the packs on disk agree with the front, which knows what files need.
+
+    Between the front's commit and ours there may have been a crash, or an answer that did not come.
+    """
+    packs = agent.volume / "packs"
+    if not agent.started:
+        await trio.to_thread.run_sync(clean_drafts, packs)
+        agent.started = True
+    known = known_packs(await agent.front.call("packs"))
+    for bag, pack in known.items():
+        row = agent.store.bag(bag)
+        if row is not None and row.state != "closed":
+            continue
+        if pack.live == 0:
+            with contextlib.suppress(Refused):
+                await _throw_away(agent, bag)
+                agent.problems.clear(_key(bag))
+        else:
+            await _take_over(agent, bag, pack.files)
+    await _sweep(agent, known)
+
+
+async def _sweep(agent: Agent, known: Collection[BagId]) -> None:
+    """Delete packs that we wrote and the front never took. Only old ones: a commit may still be on its way."""
+    for name, written_at in agent.store.notes(WRITTEN).items():
+        bag = front_bag(name.removeprefix(WRITTEN))
+        row = agent.store.bag(bag)
+        if bag not in known and (row is None or row.state == "closed"):
+            if agent.clock.now() - float(written_at) < ORPHAN_AGE:
+                continue
+            log.info("a pack that no file needs is deleted", bag_id=bag.hex())
+            await trio.to_thread.run_sync(partial(shutil.rmtree, agent.pack_directory(bag), ignore_errors=True))
+        agent.store.delete_note(name)
+
+
+async def _take_over(agent: Agent, bag: BagId, files: int) -> None:
+    """A pack that files need and that agent.db does not know."""
+    key = _key(bag)
+    try:
+        info = await trio.to_thread.run_sync(_info_on_disk, agent.pack_directory(bag))
+    except TonfsError as exc:
+        text = f"{files} files need the pack {bag.hex()[:12]}, which agent.db does not know: {exc.message}"
+        agent.problems.report(key, Damaged(text))
+        return
+    agent.problems.clear(key)
+    agent.store.add_bag(bag, info.to_boc(), info.file_size, files, agent.clock.now())
+    agent.to_seed.add(bag)
+    log.info("pack taken over", bag_id=bag.hex(), files=files)
+
+
+def _key(bag: BagId) -> str:
+    return f"pack {bag.hex()[:12]}"
+
+
+def _info_on_disk(directory: Path) -> TorrentInfo:
+    with contextlib.closing(StoredBag.open(directory)) as stored:
+        if stored.info is None or stored.header is None:
+            raise Damaged(f"The description of the bag in {directory} is not complete.")
+        return stored.info

@@ -6,7 +6,7 @@ from typing import Any
 
 from ..clock import rfc3339
 from ..errors import TonfsError
-from ..ids import NanoTon
+from ..ids import NanoTon, ProviderKey
 from .context import Agent
 from .placement import PAID, State
 from .store import Bag, Placement
@@ -34,9 +34,7 @@ def placement_row(bag: Bag, placement: Placement) -> dict[str, Any]:
 
 def packs(agent: Agent) -> list[dict[str, Any]]:
     """Live and closing packs with every placement they ever had."""
-    by_bag: dict[bytes, list[Placement]] = {}
-    for placement in agent.store.placements():
-        by_bag.setdefault(placement.bag_id, []).append(placement)
+    by_bag = agent.store.placements_by_bag()
     wanted = agent.settings.policy.replica.replicas
     return [
         {
@@ -55,23 +53,24 @@ def packs(agent: Agent) -> list[dict[str, Any]]:
 
 
 def providers(agent: Agent) -> list[dict[str, Any]]:
-    """Every provider ever quoted. `state` is failed while it is avoided after a failure, else idle or hired."""
-    hired = {p.provider for p in agent.store.placements() if p.state in PAID}
-    suspect = {p.provider for p in agent.store.placements() if p.state is State.SUSPECT}
+    """Every provider ever quoted. `state`: failed while it is avoided after a failure, else suspect, hired or idle."""
+    now, base = agent.clock.now(), agent.settings.policy.replica.avoid_failed
+    states: dict[ProviderKey, set[State]] = {}
+    for placement in agent.store.placements():
+        states.setdefault(placement.provider, set()).add(placement.state)
     rows = []
     for info in agent.store.providers().values():
-        state = "failed" if info.failures else "suspect" if info.key in suspect else "idle"
-        if state == "idle" and info.key in hired:
-            state = "hired"
+        mine = states.get(info.key, set())
+        state = "suspect" if State.SUSPECT in mine else "hired" if mine & PAID else "idle"
         rows.append(
             {
                 "key": info.key.hex(),
                 "address": agent.money.provider_address(info.key),
-                "state": state,
+                "state": "failed" if now < info.avoid_until(base) else state,
                 "price": info.price,
                 "score": round(1.0 / (1 + info.failures), 3),
                 "failures": info.failures,
-                "last_answer": rfc3339(agent.heard.get(info.key)),
+                "last_answer": rfc3339(agent.heard.get(info.key, info.answered_at)),
             }
         )
     return rows
@@ -83,13 +82,14 @@ async def money(agent: Agent) -> dict[str, Any]:
         balance: int | None = await agent.money.balance()
         committed = agent.money.committed()
     except TonfsError as exc:
-        agent.problems["chain"] = exc.message
+        agent.problems.report("chain", exc)
         balance, committed = None, NanoTon(0)
     else:
-        agent.problems.pop("chain", None)
+        agent.problems.clear("chain")
     per_day = 0
+    placements = agent.store.placements_by_bag()
     for bag in agent.store.bags("live"):
-        per_day += sum(bag.size * p.rate for p in agent.store.placements(bag.bag_id) if p.state in PAID) >> 20
+        per_day += sum(bag.size * p.rate for p in placements.get(bag.bag_id, []) if p.state in PAID) >> 20
     return {
         "balance": balance or 0,
         "address": agent.money.address,
@@ -105,7 +105,7 @@ async def status(agent: Agent) -> dict[str, Any]:
     coins = await money(agent)
     missing = sum(max(0, p["wanted"] - sum(x["state"] == "active" for x in p["placements"])) * p["size"] for p in rows)
     moving = sum(x["state"] in ("quoted", "funding") for p in rows for x in p["placements"])
-    problems = [{"code": "TF0001", "text": text} for text in agent.problems.values()]
+    problems = [{"code": problem.code, "text": problem.text} for problem in agent.problems]
     return {
         "agent": {
             "alive": True,

@@ -19,6 +19,7 @@ from ..ids import Address, AdnlId, BagId, NanoTon, ProviderKey
 from .placement import Event, State, advance
 
 SCHEMA_VERSION: Final = 1
+MOST_DOUBLINGS: Final = 6
 
 _SCHEMA: Final = """
 -- One row per bag that the agent is responsible for. state: live -> closing -> closed.
@@ -84,6 +85,11 @@ CREATE TABLE IF NOT EXISTS receipt (
     fees      INTEGER NOT NULL,
     left_over INTEGER NOT NULL
 ) STRICT;
+-- Single values that must survive a restart.
+CREATE TABLE IF NOT EXISTS note (
+    name      TEXT PRIMARY KEY,
+    value     TEXT NOT NULL
+) STRICT;
 """
 
 
@@ -124,6 +130,10 @@ class ProviderInfo:
     failures: int
     failed_at: float | None
     answered_at: float | None
+
+    def avoid_until(self, base: float) -> float:
+        """UTC seconds until when it is not hired: `base` seconds after its failure, doubled for each further one."""
+        return 0.0 if self.failed_at is None else self.failed_at + base * 2.0 ** min(self.failures - 1, MOST_DOUBLINGS)
 
 
 @dataclass(frozen=True)
@@ -176,12 +186,27 @@ class AgentStore:
             raise
         self.conn.execute("COMMIT")
 
+    def note(self, name: str) -> str | None:
+        row = self.conn.execute("SELECT value FROM note WHERE name = ?", (name,)).fetchone()
+        return str(row[0]) if row else None
+
+    def set_note(self, name: str, value: str) -> None:
+        self.conn.execute("INSERT OR REPLACE INTO note VALUES (?, ?)", (name, value))
+
+    def delete_note(self, name: str) -> None:
+        self.conn.execute("DELETE FROM note WHERE name = ?", (name,))
+
+    def notes(self, prefix: str) -> dict[str, str]:
+        rows = self.conn.execute("SELECT name, value FROM note WHERE substr(name, 1, ?) = ?", (len(prefix), prefix))
+        return {str(r["name"]): str(r["value"]) for r in rows}
+
     # Bags.
 
     def add_bag(self, bag_id: BagId, info: bytes, size: int, files: int, now: float) -> None:
-        """Idempotent: a bag that is known keeps its row."""
+        """Idempotent: a bag that is known keeps its row; one that was closed lives again."""
         self.conn.execute(
-            "INSERT INTO bag VALUES (?, ?, ?, ?, 'live', NULL, 1, ?) ON CONFLICT (bag_id) DO NOTHING",
+            "INSERT INTO bag VALUES (?, ?, ?, ?, 'live', NULL, 1, ?) ON CONFLICT (bag_id) "
+            "DO UPDATE SET state = 'live', local = 1, created = excluded.created WHERE state = 'closed'",
             (bag_id, info, size, files, now),
         )
 
@@ -212,6 +237,13 @@ class AgentStore:
         else:
             rows = self.conn.execute("SELECT * FROM placement WHERE bag_id = ? ORDER BY provider", (bag_id,))
         return [_placement(row) for row in rows]
+
+    def placements_by_bag(self) -> dict[BagId, list[Placement]]:
+        """All of them with one query; bags without any are absent."""
+        found: dict[BagId, list[Placement]] = {}
+        for placement in self.placements():
+            found.setdefault(placement.bag_id, []).append(placement)
+        return found
 
     def placement(self, bag_id: BagId, provider: ProviderKey) -> Placement | None:
         row = self.conn.execute(
@@ -278,11 +310,15 @@ class AgentStore:
             (key, price, now, now),
         )
 
-    def provider_failed(self, key: ProviderKey, now: float) -> None:
+    def provider_failed(self, key: ProviderKey, now: float, base: float) -> None:
+        """Count a failure. What fails while the provider is avoided for the last one belongs to the same incident: a
+        provider with a hundred bags that vanishes has failed once."""
+        old = self.providers().get(key)
+        again = old is not None and now < old.avoid_until(base)
         self.conn.execute(
             "INSERT INTO provider (key, failures, failed_at) VALUES (?, 1, ?) "
-            "ON CONFLICT (key) DO UPDATE SET failures = failures + 1, failed_at = excluded.failed_at",
-            (key, now),
+            "ON CONFLICT (key) DO UPDATE SET failures = failures + ?, failed_at = excluded.failed_at",
+            (key, now, 0 if again else 1),
         )
 
     def providers(self) -> dict[ProviderKey, ProviderInfo]:
@@ -293,6 +329,18 @@ class AgentStore:
             )
             for r in rows
         }
+
+    # The journal (chain room) in the same file.
+
+    def open_intents(self, bag_id: BagId) -> int:
+        """Payments for this bag whose end nobody has seen yet."""
+        query = "SELECT count(*) FROM intent WHERE bag_id = ? AND state IN ('planned', 'signed', 'sent')"
+        return int(self.conn.execute(query, (bag_id,)).fetchone()[0])
+
+    def last_topup(self, contract: Address) -> float:
+        """UTC seconds when coins last arrived at a contract that was running out of them; 0: never."""
+        query = "SELECT max(closed) FROM intent WHERE contract = ? AND kind = 'topup' AND state = 'confirmed'"
+        return float(self.conn.execute(query, (contract,)).fetchone()[0] or 0.0)
 
     # Receipts.
 

@@ -2,8 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Any
+
 from ..errors import BadPacket
 from ..ids import BagId, bag_id
+
+
+@dataclass(frozen=True)
+class KnownPack:
+    """A pack as the front knows it: bytes that files still need of it, and how many files."""
+
+    live: int
+    files: int
 
 
 def front_bag(text: object) -> BagId:
@@ -12,3 +23,11 @@ def front_bag(text: object) -> BagId:
         return bag_id(str(text))
     except ValueError as exc:
         raise BadPacket(str(exc)) from None
+
+
+def known_packs(reply: dict[str, Any]) -> dict[BagId, KnownPack]:
+    """The front's answer to `packs`: every pack that it knows. Raises BadPacket."""
+    try:
+        return {front_bag(p["bag_id"]): KnownPack(int(p["live"]), int(p["files"])) for p in reply["packs"]}
+    except (KeyError, TypeError, ValueError) as exc:
+        raise BadPacket(f"The front's list of packs is malformed: {exc!r}") from None

@@ -7,11 +7,16 @@ provider hand out randomly chosen pieces whose hashes match? A path of hashes al
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
+from typing import Final
 
 from ..policy import AuditPolicy
+
+LATE_PATIENCE: Final = 60.0
+"""Seconds (of our clock) for which a late proof stays a suspicion, whatever chain time does meanwhile."""
 
 
 class Verdict(StrEnum):
@@ -40,6 +45,8 @@ class ChainView:
     span: int
     now: int
     """Chain time when it was read."""
+    payable: bool = True
+    """The contract could pay for the proof all the time. If not, that it does not come is our own failure."""
 
     def proof_in_time(self, margin: float) -> bool:
         return self.listed and self.last_proof > 0 and self.now - self.last_proof <= self.span + margin
@@ -53,7 +60,9 @@ class Evidence:
     outcomes: Sequence[Outcome]
     bytes: int
     online: bool
-    """Another provider answered recently, so silence is this provider's, not ours."""
+    """Another provider answered meanwhile, so silence is this provider's, not ours."""
+    suspect_for: float = math.inf
+    """Seconds since the placement became suspect; 0 when it is not."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +103,12 @@ def judge(evidence: Evidence, before: Record, policy: AuditPolicy) -> Judgement:
     if evidence.chain.last_proof == 0:
         return Judgement(Verdict.UNKNOWN, Record(), "data is there, the first proof is not on chain yet")
     if not evidence.chain.proof_in_time(policy.proof_margin):
-        return _strike(before, policy, "the on-chain proof is late")
+        if not evidence.chain.payable:
+            return Judgement(Verdict.UNKNOWN, before, "the proof is late, but the contract could not pay for it")
+        judgement = _strike(before, policy, "the on-chain proof is late")
+        if judgement.verdict is Verdict.FAILED and evidence.suspect_for < LATE_PATIENCE:
+            return replace(judgement, verdict=Verdict.SUSPECT)
+        return judgement
     return Judgement(Verdict.HEALTHY, Record(), "proof in time, pieces match")
 
 

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import mmap
 import os
 import stat
 from collections.abc import Iterator
 from pathlib import Path
 
-from ..errors import BadBag, NoSpace, TonfsError
+from ..errors import BadBag, Damaged, NoSpace, TonfsError
 
 
 def disk_error(exc: OSError, what: str) -> TonfsError:
@@ -51,6 +52,24 @@ def read_all(fd: int, length: int, offset: int) -> bytes:
             break
         data += more
     return data
+
+
+def map_file(path: Path, size: int, *, make: bool) -> mmap.mmap:
+    """Map a file of exactly `size` bytes; `make` reserves its blocks, so that no write to the map can fail.
+
+    Raises OSError, Damaged when an existing file has another size.
+    """
+    fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | (os.O_CREAT if make else 0), 0o644)
+    try:
+        if make:
+            if os.fstat(fd).st_size > size:
+                os.ftruncate(fd, size)
+            os.posix_fallocate(fd, 0, size)
+        elif os.fstat(fd).st_size != size:
+            raise Damaged(f"{path} does not have {size} bytes.")
+        return mmap.mmap(fd, size)
+    finally:
+        os.close(fd)
 
 
 def sync_folder(path: Path) -> None:

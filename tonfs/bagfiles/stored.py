@@ -33,6 +33,7 @@ from .create import CreatedBag
 from .places import (
     disk_error,
     exists_below,
+    map_file,
     open_below,
     read_all,
     remove_below,
@@ -43,21 +44,6 @@ from .places import (
 
 _VERSION: Final = 1
 _LAYOUTS: Final = ("none", "started", "done")
-
-
-def _map_file(path: Path, size: int, *, make: bool) -> mmap.mmap:
-    """Map a file of exactly `size` bytes; `make` reserves its blocks, so that no write to the map can fail."""
-    fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | (os.O_CREAT if make else 0), 0o644)
-    try:
-        if make:
-            if os.fstat(fd).st_size > size:
-                os.ftruncate(fd, size)
-            os.posix_fallocate(fd, 0, size)
-        elif os.fstat(fd).st_size != size:
-            raise Damaged(f"{path} does not have {size} bytes.")
-        return mmap.mmap(fd, size)
-    finally:
-        os.close(fd)
 
 
 class StoredBag:
@@ -98,9 +84,9 @@ class StoredBag:
         state = _new_state(info.bag_id, where, foreign=foreign, layout="done")
         try:
             directory.mkdir(parents=True, exist_ok=True)
-            tree = _map_file(directory / "tree.bin", 64 << tree_depth(info.pieces), make=True)
+            tree = map_file(directory / "tree.bin", 64 << tree_depth(info.pieces), make=True)
             tree[:] = bytes(PieceTree(created.hashes).heap)
-            have = _map_file(directory / "have.bin", -(-info.pieces // 8), make=True)
+            have = map_file(directory / "have.bin", -(-info.pieces // 8), make=True)
             have[:] = _ones(info.pieces)
             for one in (tree, have):
                 one.flush()
@@ -168,8 +154,8 @@ class StoredBag:
             raise Damaged(f"{self.directory / 'header.bin'} is damaged: {exc.message}") from None
 
     def _map(self, info: TorrentInfo, *, make: bool) -> None:
-        heap = _map_file(self.directory / "tree.bin", 64 << tree_depth(info.pieces), make=make)
-        self._have = _map_file(self.directory / "have.bin", -(-info.pieces // 8), make=make)
+        heap = map_file(self.directory / "tree.bin", 64 << tree_depth(info.pieces), make=make)
+        self._have = map_file(self.directory / "have.bin", -(-info.pieces // 8), make=make)
         self._tree = PieceTree(heap=memoryview(heap), pieces=info.pieces)
 
     def _save_state(self, layout: str) -> None:

@@ -19,8 +19,10 @@ from . import adnl_packet as wire
 from .adnl_peer import AdnlPeer
 from .api import UdpAddress
 from .keys import KeyPair, short_id, x25519_public
+from .lane import Opened
 from .rldp_link import RldpLink
 from .rldp_transfer import Budget, RldpQuery
+from .udp import Train
 
 log = get_logger(__name__)
 
@@ -71,14 +73,7 @@ class Pair:
         self.timer_at = NEVER
         date = hub.next_date()
         self.peer = AdnlPeer(local.key, public_key, self, hub.clock, hub.address_list, date=date, now=now)
-        self.rldp = RldpLink(
-            self.peer.send_custom,
-            lambda: self.peer.ready,
-            self._on_rldp_query,
-            hub.clock,
-            hub.inbound_budget,
-            hub.answer_budget,
-        )
+        self.rldp = RldpLink(self.peer, self._on_rldp_query, hub.clock, hub.inbound_budget, hub.answer_budget)
 
     @property
     def busy(self) -> bool:
@@ -107,6 +102,9 @@ class Pair:
 
     def on_custom(self, peer: AdnlPeer, data: bytes, now: float) -> None:
         self.rldp.on_custom(data, now)
+
+    def on_opened(self, peer: AdnlPeer, opened: Opened, now: float) -> None:
+        self.rldp.on_opened(opened, now)
 
     def on_channel(self, peer: AdnlPeer, old: bytes | None, new: bytes | None) -> None:
         self.hub.move_channel(self, old, new)
@@ -257,27 +255,48 @@ class Hub:
 
     def receive(self, datagram: bytes, source: UdpAddress, now: float) -> None:
         """Take one datagram. Never raises."""
+        if datagram:
+            self.receive_train(bytearray(datagram), len(datagram), len(datagram), source, now)
+        else:
+            self.stats.datagrams_in += 1
+            self.stats.stray += 1
+
+    def receive_train(self, buffer: bytearray, size: int, step: int, source: UdpAddress, now: float) -> None:
+        """Take the datagrams of `step` bytes each (the last may be shorter) that are the first `size` bytes of
+        `buffer`. Never raises."""
         stats = self.stats
-        stats.datagrams_in += 1
-        stats.bytes_in += len(datagram)
-        head = datagram[:32]
-        try:
+        stats.datagrams_in += -(-size // step)
+        stats.bytes_in += size
+        at = 0
+        while at < size:
+            head = bytes(buffer[at : min(at + 32, size)])
             pair = self._channels.get(head)
-            if pair is not None:
-                self._touched.add(pair)
-                pair.peer.receive_channel(datagram, source, now)
-                return
-            local = self._locals.get(head)
-            if local is None:
-                stats.stray += 1
-            elif self._allow_root(source[0], now):
-                self._receive_root(local, datagram, source, now)
-            else:
-                stats.limited += 1
-        except BadPacket:
-            stats.bad += 1
-        except Exception as exc:
-            self._report("a datagram broke the receiver", exc)
+            try:
+                if pair is not None:
+                    self._touched.add(pair)
+                    before = at
+                    at, bad = pair.peer.receive_train(buffer, at, size, step, source, now)
+                    stats.bad += bad
+                    if at > before:
+                        continue
+                datagram = bytes(buffer[at : min(at + step, size)])
+                at += step
+                self._receive_other(head, datagram, source, now)
+            except BadPacket:
+                stats.bad += 1
+            except Exception as exc:
+                self._report("a datagram broke the receiver", exc)
+                break
+
+    def _receive_other(self, head: bytes, datagram: bytes, source: UdpAddress, now: float) -> None:
+        """A datagram of no channel. Raises BadPacket."""
+        local = self._locals.get(head)
+        if local is None:
+            self.stats.stray += 1
+        elif self._allow_root(source[0], now):
+            self._receive_root(local, datagram, source, now)
+        else:
+            self.stats.limited += 1
 
     def _report(self, event: str, exc: Exception) -> None:
         """A failure of ours. Logged once: a stream of such datagrams must not fill the disk."""
@@ -326,10 +345,11 @@ class Hub:
         """The caller used a pair: look at its outbox and timers at the next `take_outgoing`."""
         self._touched.add(pair)
 
-    def take_outgoing(self) -> Iterator[tuple[list[bytes], UdpAddress]]:
+    def take_outgoing(self, now: float) -> Iterator[tuple[list[Train], UdpAddress]]:
         """Datagrams to send, by address. Call after every batch of `receive`, `on_timer` and use of pairs."""
         while self._touched:
             pair = self._touched.pop()
+            pair.rldp.flush(now)
             outbox = pair.peer.outbox
             if outbox:
                 pair.peer.outbox = []

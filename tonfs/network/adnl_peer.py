@@ -1,15 +1,13 @@
 """One pair of identities, ours and a peer's: a state machine without I/O (reference protocol 2.4-2.7).
 
-Datagrams to send collect in `outbox` (they go to `address`); what arrives goes to the `PeerSink`. `now` is any
-monotonic time in seconds, `Clock` gives the unix dates that ADNL puts on the wire. Both daemons' habits are minded:
+Datagrams to send collect in `outbox` as trains (they go to `address`); what arrives goes to the `PeerSink`. `now` is
+any monotonic time in seconds, `Clock` gives the unix dates that ADNL puts on the wire. Both daemons' habits are minded:
 reinit dates, a window of sequence numbers (wider than their 64), channels, messages in parts, queries that come again.
 """
 
 from __future__ import annotations
 
-import os
-import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Final, Protocol
@@ -17,12 +15,13 @@ from typing import Final, Protocol
 from ..clock import Clock
 from ..errors import BadPacket, UsageError
 from . import adnl_packet as wire
-from . import tl
 from .adnl_channel import Channel
 from .adnl_memory import AnswerCache, PartialMessages
-from .aes_ctr import crypt
 from .api import UdpAddress
 from .keys import KeyPair, short_id
+from .lane import MAX_CUSTOM, PART_DATAGRAM, Kind, Opened, Sink, make_lane, noise
+from .rldp2 import Symbols
+from .udp import Train
 
 QUERY_FIRST: Final = 0.15
 """Seconds until an unanswered query is sent again the first time; Go overlooks the very first one now and then."""
@@ -40,25 +39,6 @@ MAX_ROOT_MESSAGE: Final = 1072
 """A root packet with signature, keys and confirmChannel leaves this much of 1440 bytes."""
 FUTURE: Final = 60
 
-_WIDTH: Final = 256
-_WINDOW: Final = (1 << _WIDTH) - 1
-_SEQNOS = struct.Struct("<qq")
-_U32 = struct.Struct("<I")
-_FAST_FLAGS: Final = _U32.pack(wire.F_MESSAGE | wire.F_SEQNO | wire.F_CONFIRM)
-_FAST_HEAD: Final = _FAST_FLAGS + tl.ADNL_CUSTOM.to_bytes(4, "little")
-_PACKET_ID: Final = tl.ADNL_PACKET_CONTENTS.to_bytes(4, "little")
-
-
-def _noise() -> Iterator[bytes]:
-    """rand1/rand2 fields: seven random bytes with their TL prefix."""
-    while True:
-        pool = os.urandom(7 * 256)
-        for at in range(0, len(pool), 7):
-            yield b"\x07" + pool[at : at + 7]
-
-
-_next_noise: Final[Callable[[], bytes]] = _noise().__next__
-
 
 class PeerSink(Protocol):
     """Where a peer's state machine delivers."""
@@ -66,6 +46,10 @@ class PeerSink(Protocol):
     def on_query(self, peer: AdnlPeer, query_id: bytes, data: bytes, now: float) -> None: ...
 
     def on_custom(self, peer: AdnlPeer, data: bytes, now: float) -> None: ...
+
+    def on_opened(self, peer: AdnlPeer, opened: Opened, now: float) -> None:
+        """Symbols went into watched sinks. Raises BadPacket."""
+        ...
 
     def on_channel(self, peer: AdnlPeer, old: bytes | None, new: bytes | None) -> None:
         """The inbound channel id changed."""
@@ -105,16 +89,14 @@ class AdnlPeer:
         self.public_key = public_key
         self.id = short_id(public_key)
         self.address: UdpAddress | None = None
-        self.outbox: list[bytes] = []
+        self.outbox: list[Train] = []
         self.channel: Channel | None = None
         self._sink = sink
         self._clock = clock
         self._address_list = address_list
         self._date = date
         self._peer_date = 0
-        self._out_seqno = 0
-        self._in_seqno = 0
-        self._in_mask = 0
+        self._lane = make_lane()
         self._peer_list_version = 0
         self._channel_key = KeyPair.generate()
         self._channel_date = int(clock.now())
@@ -168,33 +150,41 @@ class AdnlPeer:
         self.answers.forget(query_id)
 
     def send_custom(self, data: bytes, now: float) -> None:
-        """Send an adnl.message.custom; the hot path of bulk data."""
+        """Send an adnl.message.custom."""
         channel = self.channel
-        size = len(data)
-        if channel is None or not channel.ready or size > 1024 or size < 254:
+        if channel is None or not channel.ready or len(data) > MAX_CUSTOM:
             self.send(wire.pack_message(wire.Custom(data)), now)
             return
-        self._out_seqno = seqno = self._out_seqno + 1
-        plain = b"".join(
-            (
-                _PACKET_ID,
-                _next_noise(),
-                _FAST_HEAD,
-                _U32.pack(0xFE | size << 8),
-                data,
-                bytes(-size % 4),
-                _SEQNOS.pack(seqno, self._in_seqno),
-                _next_noise(),
-            )
-        )
-        key = channel.out_key
-        digest = sha256(plain).digest()
-        self.outbox.append(channel.out_id + digest + crypt(key[:16] + digest[16:], digest[:4] + key[20:], plain))
+        sealed = self._lane.seal_custom(data, noise(1))
+        self.outbox.append(Train(sealed, len(sealed)))
+        self._after_sending(now)
+
+    def send_symbols(self, symbols: Symbols, now: float) -> None:
+        """Send symbols of an RLDP part; the hot path of bulk data."""
+        channel = self.channel
+        if channel is None or not channel.ready:
+            for message in symbols.messages():
+                self.send(wire.pack_message(wire.Custom(message)), now)
+            return
+        head, source, offset, first, count = symbols
+        train = self._lane.seal_parts(head, source, offset, first, count, noise(count))
+        self.outbox.append(Train(train, PART_DATAGRAM))
+        self._after_sending(now)
+
+    def _after_sending(self, now: float) -> None:
+        """Something went through the channel."""
         if self._silent_since is None:
             self._silent_since = now
         elif now - self._silent_since > REINIT_AFTER and now - self._last_reinit > REINIT_EVERY:
             self._reinit(now)
         self._nop_due = float("inf")
+
+    def watch(self, sink: Sink) -> None:
+        """Let symbols that come through the channel go straight into this sink (if there are not too many)."""
+        self._lane.watch(sink)
+
+    def unwatch(self, sink: Sink) -> None:
+        self._lane.unwatch(sink)
 
     def send(self, message: bytes, now: float) -> None:
         """Send one boxed message, cut into parts if it is long."""
@@ -216,9 +206,12 @@ class AdnlPeer:
         if now - self._silent_since > REINIT_AFTER and now - self._last_reinit > REINIT_EVERY:
             self._reinit(now)
         self._nop_due = float("inf")
-        self._out_seqno += 1
-        plain = wire.build_contents([message], seqno=self._out_seqno, confirm_seqno=self._in_seqno)
-        self.outbox.append(channel.seal(plain))
+        seqno = self._lane.next_seqno()
+        plain = wire.build_contents([message], seqno=seqno, confirm_seqno=self._lane.in_seqno)
+        self._post(channel.seal(plain))
+
+    def _post(self, datagram: bytes) -> None:
+        self.outbox.append(Train(datagram, len(datagram)))
 
     def _reinit(self, now: float) -> None:
         """Nothing comes back through the channel: perhaps the peer lost it. Knock at the front door."""
@@ -243,76 +236,58 @@ class AdnlPeer:
             first = wire.CreateChannel(self._channel_key.public_key, self._channel_date)
         elif not channel.ready:
             first = wire.ConfirmChannel(self._channel_key.public_key, channel.peer_public, self._channel_date)
-        self._out_seqno += 1
+        seqno = self._lane.next_seqno()
         plain = wire.build_contents(
             ([] if first is None else [wire.pack_message(first)]) + messages,
-            seqno=self._out_seqno,
-            confirm_seqno=self._in_seqno,
+            seqno=seqno,
+            confirm_seqno=self._lane.in_seqno,
             from_key=self.own.public_key,
             address=self._address_list(),
             address_version=self._peer_list_version,
             dates=(self._date, self._peer_date),
             sign=self.own,
         )
-        self.outbox.append(wire.seal_root(self.public_key, self.id, plain))
+        self._post(wire.seal_root(self.public_key, self.id, plain))
         self._confirm_due = self._nop_due = float("inf")
 
     # What arrives.
 
-    def receive_channel(self, datagram: bytes, source: UdpAddress, now: float) -> None:
-        """A datagram that begins with our inbound channel id. Raises BadPacket."""
-        channel = self.channel
-        if channel is None:
-            raise BadPacket("no channel")
-        plain = channel.open(datagram)
-        data = self._fast_custom(plain)
-        if data is None:
-            contents = wire.parse_contents(plain)
-            if not self._accept_seqnos(contents.seqno, contents.confirm_seqno):
-                return
-            self._heard(source, now)
-            self._mark_ready(channel, now)
-            for message in contents.messages:
-                self._deliver(message, now)
+    def receive_train(
+        self, buffer: bytearray, at: int, end: int, step: int, source: UdpAddress, now: float
+    ) -> tuple[int, int]:
+        """Datagrams of `step` bytes each (the last may be shorter) between `at` and `end` of `buffer`, of which the
+        first begins with our inbound channel id. Returns where one does not any more, and how many were bad."""
+        channel, lane, bad = self.channel, self._lane, 0
+        while at < end and channel is not None and channel is self.channel:
+            opened = lane.open(buffer, at, end, step)
+            at = opened.next
+            bad += opened.bad
+            if opened.accepted:
+                self._heard(source, now)
+                if not channel.ready:
+                    self._mark_ready(channel, now)
+                self._nop_due = min(self._nop_due, now + KEEPALIVE)
+            if opened.kind is Kind.STRAY:
+                break
+            try:
+                if opened.touched:
+                    self._sink.on_opened(self, opened, now)
+                if opened.kind is Kind.CUSTOM:
+                    self._sink.on_custom(self, opened.data, now)
+                elif opened.kind is Kind.PLAIN:
+                    self._receive_unusual(channel, opened.data, source, now)
+            except BadPacket:
+                bad += 1
+        return at, bad
+
+    def _receive_unusual(self, channel: Channel, plain: bytes, source: UdpAddress, now: float) -> None:
+        contents = wire.parse_contents(plain)
+        if not self._accept_seqnos(contents.seqno, contents.confirm_seqno):
             return
         self._heard(source, now)
-        if not channel.ready:
-            self._mark_ready(channel, now)
-        if data:
-            self._nop_due = min(self._nop_due, now + KEEPALIVE)
-            self._sink.on_custom(self, data, now)
-
-    def _fast_custom(self, plain: bytes) -> bytes | None:
-        """Data of a packet that holds one custom message and nothing unusual; b"" if its seqno says drop; else None.
-
-        The same rules as `parse_contents` and `_accept_seqnos`, without building objects.
-        """
-        size = len(plain)
-        if size < 52 or plain[:4] != _PACKET_ID:
-            return None
-        at = 12 if plain[4] == 7 else 20 if plain[4] == 15 else 0
-        if not at or plain[at : at + 8] != _FAST_HEAD:
-            return None
-        first = plain[at + 8]
-        if first == 0xFE:
-            start = at + 12
-            length = _U32.unpack_from(plain, at + 8)[0] >> 8
-        else:
-            start = at + 9
-            length = first
-        end = start + length
-        tail = end + (-(end - at) % 4)
-        if tail + 24 > size or first == 0xFF:
-            return None
-        if tail + 17 + plain[tail + 16] + (-(1 + plain[tail + 16]) % 4) != size or plain[tail + 16] > 64:
-            return None
-        seqno, confirm = _SEQNOS.unpack_from(plain, tail)
-        if seqno == self._in_seqno + 1 and 0 <= confirm <= self._out_seqno:
-            self._in_seqno = seqno
-            self._in_mask = (self._in_mask << 1 | 1) & _WINDOW
-        elif not self._accept_seqnos(seqno, confirm):
-            return b""
-        return plain[start:end]
+        self._mark_ready(channel, now)
+        for message in contents.messages:
+            self._deliver(message, now)
 
     def receive_root(self, contents: wire.PacketContents, source: UdpAddress, now: float) -> None:
         """A root packet, decrypted and parsed, whose sender is this peer. Raises BadPacket for a bad signature."""
@@ -320,6 +295,11 @@ class AdnlPeer:
         if contents.reinit_date is None or contents.dst_reinit_date is None:
             raise BadPacket("root packet without dates")
         if not self._accept_dates(contents.reinit_date, contents.dst_reinit_date, source, now):
+            return
+        if (contents.confirm_seqno or 0) > self._lane.out_seqno:
+            # tonutils-storage that never learned our date confirms what an earlier life of ours sent (rule 6); without
+            # a hint it goes on like that until it gives us up.
+            self._tell_our_date(source, now)
             return
         if not self._accept_seqnos(contents.seqno, contents.confirm_seqno):
             return
@@ -341,27 +321,21 @@ class AdnlPeer:
             return False
         if 0 < dst_date < self._date:
             # It talks to an earlier life of ours. Only a first address is believed: this packet may be old.
-            if self.address is None:
-                self.address = source
-            if now - self._last_reinit > 0.3:
-                self._last_reinit = now
-                self._send_root([wire.pack_message(wire.Nop())], now)
+            self._tell_our_date(source, now)
             return False
         return True
 
+    def _tell_our_date(self, source: UdpAddress, now: float) -> None:
+        """The peer means an earlier life of ours: a root packet shows it the present one."""
+        if self.address is None:
+            self.address = source
+        if now - self._last_reinit > 0.3:
+            self._last_reinit = now
+            self._send_root([wire.pack_message(wire.Nop())], now)
+
     def _accept_seqnos(self, seqno: int | None, confirm: int | None) -> bool:
         """Rules 5 and 6: not seen before, and no confirmation of what we never sent."""
-        if seqno is None or seqno < 1 or confirm is None or not 0 <= confirm <= self._out_seqno:
-            return False
-        ahead = seqno - self._in_seqno
-        if ahead > 0:
-            self._in_mask = (self._in_mask << ahead | 1) & _WINDOW if ahead < _WIDTH else 1
-            self._in_seqno = seqno
-            return True
-        if ahead <= -_WIDTH or self._in_mask >> -ahead & 1:
-            return False
-        self._in_mask |= 1 << -ahead
-        return True
+        return seqno is not None and confirm is not None and self._lane.accept(seqno, confirm)
 
     def _heard(self, source: UdpAddress, now: float) -> None:
         self.last_received = self.last_used = now
@@ -374,7 +348,7 @@ class AdnlPeer:
         if self.channel is not None:
             self._sink.on_channel(self, self.channel.in_id, None)
         self.channel = None
-        self._out_seqno = self._in_seqno = self._in_mask = 0
+        self._lane.reset()
         self._peer_list_version = 0
         self.partial.clear()
         # A fresh key, so that datagrams recorded in the old life mean nothing in the new one.
@@ -398,6 +372,7 @@ class AdnlPeer:
             return old
         channel = Channel(self._channel_key, key, date, self.own.short_id, self.id)
         self.channel = channel
+        self._lane.set_channel(channel.in_id, channel.in_key, channel.out_id, channel.out_key)
         self._sink.on_channel(self, old.in_id if old is not None else None, channel.in_id)
         self._confirm_due = now + CONFIRM_DELAY
         return channel

@@ -13,8 +13,8 @@ from typing import Any, Final
 import raptorq
 
 from . import raptor
+from .lane import KEY_SIZE, SPARE, SYMBOL, make_sink
 
-SYMBOL: Final = 768
 MAX_PART: Final = 2 * 1024 * 1024
 """Longest FEC block accepted (Go's limit); C++ and we send parts of 2,000,000 bytes."""
 MAX_ESI: Final = 1 << 24
@@ -35,89 +35,100 @@ class SymbolSource:
         self.k = symbols_of(len(data))
         self._encoder: Any = None
         self._block: raptor.Block | None = None
-        self._repair: list[bytes] = []
+        self._repair = b""
 
     def symbol(self, esi: int) -> bytes:
         """Symbol number `esi`, 768 bytes."""
-        if esi < self.k - 1:
-            start = esi * SYMBOL
-            return self._data[start : start + SYMBOL]
-        if esi < self.k:
-            return self._data[esi * SYMBOL :].ljust(SYMBOL, b"\0")
-        return self._ton_repair(esi) if raptor.departs(self.k) else self._rfc_repair(esi - self.k)
+        source, offset, _ = self.stretch(esi, 1)
+        return source[offset : offset + SYMBOL].ljust(SYMBOL, b"\0")
 
-    def _ton_repair(self, esi: int) -> bytes:
-        if self._block is None:
-            self._block = raptor.solve(self.k, {n: self.symbol(n) for n in range(self.k)}, SYMBOL)
-            assert self._block is not None  # the source symbols always determine the block
-        return self._block.symbol(esi - self.k + raptor.parameters(self.k).k)
+    def stretch(self, first: int, count: int) -> tuple[bytes, int, int]:
+        """(bytes, offset, number of symbols): where symbol `first` and up to `count` in all lie, 768 bytes each.
 
-    def _rfc_repair(self, number: int) -> bytes:
-        if number >= len(self._repair):
-            if self._encoder is None:
-                self._encoder = raptorq.Encoder.with_defaults(self._data, SYMBOL)
-            # There is no call for one repair symbol: ask for all up to some more than this one.
-            count = number + 32 + self.k // 10 if number < 4096 else number * 2
-            self._repair = [packet[4:] for packet in self._encoder.get_encoded_packets(count)[self.k :]]
-        return self._repair[number]
+        Behind the end of the bytes come zeros.
+        """
+        k = self.k
+        if first < k:
+            return self._data, first * SYMBOL, min(count, k - first)
+        number = first - k
+        if (number + count) * SYMBOL > len(self._repair):
+            self._make_repair(number + count)
+        return self._repair, number * SYMBOL, count
+
+    def _make_repair(self, count: int) -> None:
+        if raptor.departs(self.k):
+            if self._block is None:
+                source = {n: self.symbol(n) for n in range(self.k)}
+                self._block = raptor.solve(self.k, source, SYMBOL)
+                assert self._block is not None  # the source symbols always determine the block
+            first = raptor.parameters(self.k).k + len(self._repair) // SYMBOL
+            more = count - len(self._repair) // SYMBOL
+            self._repair += b"".join(self._block.symbol(first + n) for n in range(more))
+            return
+        if self._encoder is None:
+            self._encoder = raptorq.Encoder.with_defaults(self._data, SYMBOL)
+        # There is no call for one repair symbol: ask for all up to some more than this one.
+        count = count + 32 + self.k // 10 if count < 4096 else count * 2
+        self._repair = b"".join([packet[4:] for packet in self._encoder.get_encoded_packets(count)[self.k :]])
 
 
 class PartDecoder:
-    """Collects symbols of one part until its data is known."""
+    """Collects symbols of one part, in a sink, until its data is known. `key`: see `Sink`."""
 
-    __slots__ = ("_extra", "_patience", "_solve_at", "_source", "data", "k", "received", "size")
+    __slots__ = ("_patience", "data", "k", "sink", "size")
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, key: bytes = bytes(KEY_SIZE)) -> None:
         self.size = size
         self.k = symbols_of(size)
-        self.received = 0
-        """Distinct symbols."""
-        self.data: bytes | None = None
-        self._source: dict[int, bytes] = {}
-        self._extra: dict[int, bytes] = {}
-        self._solve_at = self.k
+        self.sink = make_sink(key, self.k)
+        self.data: bytes | memoryview | None = None
         self._patience = 1
+
+    @property
+    def received(self) -> int:
+        """Distinct symbols."""
+        return self.sink.received
 
     @property
     def hopeless(self) -> bool:
         """Far more symbols than an honest sender's part needs, and still no data."""
-        return self.data is None and len(self._extra) > self.k + 64
+        return self.data is None and self.sink.received - self.sink.sources >= self.k + SPARE
 
     def add(self, esi: int, symbol: bytes) -> bool:
         """Take a symbol of 768 bytes; False if it was there. Sets `data` as soon as the part is known."""
-        where = self._source if esi < self.k else self._extra
-        if esi in where or self.data is not None:
+        if self.data is not None:
             return False
-        where[esi] = symbol
-        self.received += 1
-        if len(self._source) == self.k:
-            source = self._source
-            self._finish(b"".join([source[i] for i in range(self.k)])[: self.size])
-        elif self.received >= self._solve_at:
+        before = self.sink.received
+        if self.sink.put(esi, symbol):
+            self.settle()
+        return self.sink.received > before
+
+    def settle(self) -> None:
+        """The sink asks for attention: set `data` if it can be known by now."""
+        sink = self.sink
+        if self.data is not None:
+            return
+        if sink.sources == self.k:
+            self.data = sink.whole(self.size)
+        elif sink.received >= sink.stop_at:
             self._solve()
-        return True
 
     def _solve(self) -> None:
         """Try to decode. After each failure twice as many more symbols are awaited: a sender may choose symbols that
         depend on each other, and must not make us solve for each of them."""
-        symbols = self._source | self._extra
+        symbols = self.sink.symbols()
         if raptor.departs(self.k):
             block = raptor.solve(self.k, symbols, SYMBOL)
             if block is not None:
                 whole = [symbols[n] if n in symbols else block.symbol(n) for n in range(self.k)]
-                self._finish(b"".join(whole)[: self.size])
+                self.data = b"".join(whole)[: self.size]
                 return
         else:
             decoder = raptorq.Decoder.with_defaults(self.size, SYMBOL)
             for number, content in symbols.items():
                 data = decoder.decode(number.to_bytes(4, "big") + content)
                 if data is not None:
-                    self._finish(data)
+                    self.data = data
                     return
-        self._solve_at = self.received + self._patience
+        self.sink.stop_at = self.sink.received + self._patience
         self._patience *= 2
-
-    def _finish(self, data: bytes) -> None:
-        self.data = data
-        self._source = {}
-        self._extra = {}

@@ -32,6 +32,8 @@ NOISE_SIZE: Final = 14
 MAX_CUSTOM: Final = 1024
 """Longest message for `seal_custom`, in bytes."""
 MAX_SINKS: Final = 256
+SPARE: Final = 64
+"""A sink has room for so many extra symbols more than its part has source symbols."""
 CONFIRM_EVERY: Final = 24
 """New symbols between two confirmations of a part; the mask of a confirmation covers 32."""
 

@@ -8,10 +8,21 @@ import threading
 from typing import Any, Final
 
 from ._fast._packets import ffi, lib
-from .lane import CONFIRM_EVERY, HEAD_SIZE, KEY_SIZE, MAX_CUSTOM, NOISE_SIZE, PART_DATAGRAM, SYMBOL, Kind, Opened, Sink
+from .lane import (
+    CONFIRM_EVERY,
+    HEAD_SIZE,
+    KEY_SIZE,
+    MAX_CUSTOM,
+    NOISE_SIZE,
+    PART_DATAGRAM,
+    SPARE,
+    SYMBOL,
+    Kind,
+    Opened,
+    Sink,
+)
 
 _CONFIRM_SIZE: Final = 52
-_ROOM: Final = 64
 _uncleared: Any = ffi.new_allocator(should_clear_after_alloc=False)
 _tags = itertools.count(1)
 
@@ -53,7 +64,7 @@ class NativeSink:
         self.key = key
         self.k = k
         self.tag = next(_tags) & 0xFFFFFFFF
-        room = k + _ROOM
+        room = k + SPARE
         self._data: Any = _uncleared("uint8_t[]", SYMBOL * (k + room))
         self._seen: Any = ffi.new("uint8_t[]", k)
         self._esi: Any = _uncleared("uint32_t[]", room)

@@ -18,6 +18,7 @@ from .lane import (
     MAX_CUSTOM,
     MAX_SINKS,
     NOISE_SIZE,
+    SPARE,
     SYMBOL,
     Kind,
     Opened,
@@ -27,7 +28,6 @@ from .lane import (
 MAX_ESI: Final = 1 << 24
 _MAX_DATAGRAM: Final = 2048
 _MAX_CONFIRMS: Final = 64
-_ROOM: Final = 64
 _WIDTH: Final = 256
 _WINDOW: Final = (1 << _WIDTH) - 1
 _PART: Final = 840
@@ -87,7 +87,7 @@ class PythonSink:
         else:
             if esi in self._extra:
                 return 0
-            if len(self._extra) >= self.k + _ROOM:
+            if len(self._extra) >= self.k + SPARE:
                 return 2
             self._extra[esi] = symbol
         self.received += 1

@@ -24,9 +24,9 @@ from ..ids import AdnlId
 from ..log import get_logger
 from .address import AddressList, usable
 from .adnl_hub import Hub, Incoming, Local, Pair, Remote, Stats
-from .api import AdnlEndpoint, Peer, QueryHandler, UdpAddress
+from .api import Peer, QueryHandler, UdpAddress
 from .keys import KeyPair
-from .udp import UdpSocket
+from .udp import Train, UdpSocket
 
 log = get_logger(__name__)
 
@@ -151,6 +151,15 @@ class NodeEndpoint:
         now = trio.current_time()
         return NodePeer(self, self.node.hub.remote(self.local, public_key, address, now))
 
+    def heard(self, since: float) -> list[tuple[bytes, UdpAddress]]:
+        """(public key, address) of the peers heard since that trio time, the latest first."""
+        found = [
+            (remote.pair.peer.last_received or 0.0, remote.public_key, remote.address)
+            for remote in self.local.remotes.values()
+            if remote.pair is not None and (remote.pair.peer.last_received or 0.0) >= since
+        ]
+        return [(key, address) for _, key, address in sorted(found, reverse=True) if address is not None]
+
     def known_peer(self, peer_id: AdnlId) -> Peer | None:
         remote = self.local.remotes.get(peer_id)
         return NodePeer(self, remote) if remote is not None and remote.address is not None else None
@@ -192,7 +201,7 @@ class AdnlNode:
     def stats(self) -> Stats:
         return self.hub.stats
 
-    def add_identity(self, key: KeyPair) -> AdnlEndpoint:
+    def add_identity(self, key: KeyPair) -> NodeEndpoint:
         """An endpoint for this key, before or after `run` started."""
         endpoint = self._endpoints.get(key.short_id)
         if endpoint is None:
@@ -224,30 +233,42 @@ class AdnlNode:
                     self._socket = self._nursery = None
 
     async def _receive_loop(self, sock: UdpSocket) -> None:
-        hub, receive = self.hub, self.hub.receive
+        hub = self.hub
         while True:
             await trio.lowlevel.wait_readable(sock.sock)
             now = trio.current_time()
             count = 0
             while count < BATCH and (arrived := sock.receive()) is not None:
-                datagrams, source = arrived
-                count += len(datagrams) or 1
-                for datagram in self._survivors(datagrams):
-                    receive(datagram, source, now)
+                size, step, source = arrived
+                count += max(1, size // step)
+                if size and self._disturbed:
+                    size = self._thin_out(sock.buffer, size, step)
+                if size:
+                    hub.receive_train(sock.buffer, size, step, source, now)
             if hub.next_deadline() <= now:
                 hub.on_timer(now)
             self.flush()
 
-    def _survivors(self, datagrams: list[bytes]) -> list[bytes]:
-        """What a rehearsed bad network lets through."""
+    @property
+    def _disturbed(self) -> bool:
+        """A bad network is rehearsed."""
+        return self.muted or self._loss > 0
+
+    def _thin_out(self, buffer: bytearray, size: int, step: int) -> int:
+        """Leave in `buffer` what a rehearsed bad network lets through; returns its size."""
+        kept = self._survivors(Train(buffer[:size], step))
+        buffer[: len(kept)] = kept
+        return len(kept)
+
+    def _survivors(self, train: Train) -> bytes:
+        count = train.number
         if self.muted:
-            kept: list[bytes] = []
-        elif not self._loss:
-            return datagrams
+            kept = []
         else:
-            kept = [datagram for datagram in datagrams if self._random.random() >= self._loss]
-        self.hub.stats.dropped += len(datagrams) - len(kept)
-        return kept
+            rolls = [self._random.random() for _ in range(count)]
+            kept = [datagram for datagram, roll in zip(train.datagrams(), rolls, strict=True) if roll >= self._loss]
+        self.hub.stats.dropped += count - len(kept)
+        return b"".join(kept)
 
     async def _timer_loop(self) -> None:
         while True:
@@ -265,8 +286,8 @@ class AdnlNode:
         if pair is not None:
             self.hub.touch(pair)
         while True:
-            for datagrams, address in self.hub.take_outgoing():
-                self._transmit(datagrams, address)
+            for trains, address in self.hub.take_outgoing(trio.current_time()):
+                self._transmit(trains, address)
             if not self.hub.incoming:
                 break
             self._start_handlers()
@@ -274,11 +295,15 @@ class AdnlNode:
             self._timer_at = self.hub.next_deadline()
             self._timer_wake.set()
 
-    def _transmit(self, datagrams: list[bytes], address: UdpAddress) -> None:
+    def _transmit(self, trains: list[Train], address: UdpAddress) -> None:
         sock, stats = self._socket, self.hub.stats
         if sock is None:
             return
-        sock.send(self._survivors(datagrams), address)
+        if self._disturbed:
+            left = [(self._survivors(train), train.step) for train in trains]
+            trains = [Train(data, step) for data, step in left if data]
+        if trains:
+            sock.send(trains, address)
         stats.datagrams_out, stats.bytes_out, stats.send_failed = sock.sent, sock.sent_bytes, sock.failed
 
     def _start_handlers(self) -> None:

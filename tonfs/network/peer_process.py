@@ -27,6 +27,7 @@ from ..control import serve
 from ..control.process import die_with_parent
 from ..errors import TonfsError, UsageError
 from ..log import configure, get_logger
+from .acquaintances import Acquaintances, stay_in_touch
 from .address import usable
 from .api import UdpAddress
 from .dht_client import DhtClient
@@ -77,7 +78,8 @@ async def run_peer(
     """
     network = load_global_config(options.global_config)
     clock = SystemClock()
-    node = AdnlNode(options.listen, clock=clock, announce_ip=options.announce_ip, loss=options.loss)
+    known = Acquaintances(options.key_file.with_name(f"{options.key_file.name}.known"))
+    node = AdnlNode(known.listen(options.listen), clock=clock, announce_ip=options.announce_ip, loss=options.loss)
     endpoint = node.add_identity(load_or_create(options.key_file))
     dht = DhtClient(endpoint, network.dht_nodes, clock, k=network.k, a=network.a)
     storage = StorageNode(endpoint, dht, ProviderLink(endpoint, dht), clock)
@@ -97,6 +99,7 @@ async def run_peer(
             dht.announce_address()
         handlers = {**node_handlers(storage, endpoint, lambda: asdict(node.stats)), "shutdown": shutdown}
         await nursery.start(_serve, options.socket, handlers)
+        nursery.start_soon(stay_in_touch, known, endpoint, endpoint.address[1])
         log.info("peer runs", id=endpoint.id, address=f"{endpoint.address[0]}:{endpoint.address[1]}")
         task_status.started(endpoint.address)
 

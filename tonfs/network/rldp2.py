@@ -7,16 +7,16 @@ window are in `rldp_link`.
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterator
 from typing import Final, NamedTuple
 
 from ..errors import BadPacket
 from . import tl
-from .fec import MAX_ESI, MAX_PART, SYMBOL, PartDecoder, SymbolSource, symbols_of
+from .fec import MAX_ESI, MAX_PART, PartDecoder, SymbolSource, symbols_of
+from .lane import CONFIRM_EVERY, HEAD_SIZE, SYMBOL, Sink
 
 PART: Final = 2_000_000
 """Parts of exactly so many bytes are what every receiver accepts (reference 3.2)."""
-CONFIRM_EVERY: Final = 16
-"""New symbols between two confirmations; the mask of a confirmation covers 32."""
 
 _HEAD: Final = struct.Struct("<I32sIiiiiqi")
 """Constructor, transfer id, fec type with data size, symbol size and count, part, total size, symbol number."""
@@ -48,6 +48,31 @@ class Confirm(NamedTuple):
 class Complete(NamedTuple):
     transfer_id: bytes
     part: int
+
+
+class Symbols(NamedTuple):
+    """Symbols to be sent: `amount` of them, numbered from `first`, lie at `offset` of `source` (zeros behind its end).
+
+    `head`: the first 64 bytes of their messageParts.
+    """
+
+    head: bytes
+    source: bytes
+    offset: int
+    first: int
+    amount: int
+
+    def messages(self) -> Iterator[bytes]:
+        """The messageParts one by one."""
+        for number in range(self.amount):
+            start = self.offset + number * SYMBOL
+            symbol = self.source[start : start + SYMBOL].ljust(SYMBOL, b"\0")
+            yield b"".join((self.head, (self.first + number).to_bytes(4, "little"), _SYMBOL_PREFIX, symbol))
+
+
+def part_key(data: bytes) -> bytes:
+    """What names the part in a messagePart: everything but the symbol and its number."""
+    return data[4:HEAD_SIZE]
 
 
 def parse(data: bytes) -> MessagePart | Confirm | Complete | None:
@@ -90,38 +115,20 @@ def pack_complete(transfer_id: bytes, part: int) -> bytes:
 
 
 class PartReceiver:
-    """Receiving side of one part."""
+    """Receiving side of one part. `key`: the messagePart's bytes that name the part (see `Sink`)."""
 
-    __slots__ = ("_mask", "_max_seqno", "_transfer_id", "_unconfirmed", "decoder", "number")
+    __slots__ = ("decoder", "number", "sink")
 
-    def __init__(self, transfer_id: bytes, number: int, size: int) -> None:
-        self._transfer_id = transfer_id
+    def __init__(self, number: int, size: int, key: bytes) -> None:
         self.number = number
-        self.decoder = PartDecoder(size)
-        self._max_seqno = 0
-        self._mask = 0
-        self._unconfirmed = 0
+        self.decoder = PartDecoder(size, key)
+        self.sink: Sink = self.decoder.sink
 
     def receive(self, seqno: int, symbol: bytes) -> bool:
         """Take a symbol. True when enough came for a confirmation at once; otherwise it may wait a little."""
-        ahead = seqno + 1 - self._max_seqno
-        if ahead > 0:
-            self._mask = (self._mask << ahead | 1) & 0xFFFFFFFF if ahead < 32 else 1
-            self._max_seqno = seqno + 1
-        elif ahead > -32:
-            self._mask |= 1 << -ahead
-        self.decoder.add(seqno, symbol)
-        self._unconfirmed += 1
-        return self._unconfirmed >= CONFIRM_EVERY
-
-    @property
-    def unconfirmed(self) -> bool:
-        return self._unconfirmed > 0
-
-    def confirm(self) -> bytes:
-        """The state of affairs, ready to send."""
-        self._unconfirmed = 0
-        return pack_confirm(self._transfer_id, self.number, self._max_seqno, self._mask, self.decoder.received)
+        if self.sink.put(seqno, symbol):
+            self.decoder.settle()
+        return self.sink.unconfirmed >= CONFIRM_EVERY
 
 
 class PartSender:
@@ -161,16 +168,23 @@ class PartSender:
         expected_loss = flying * loss
         return missing + int(expected_loss + 2 * expected_loss**0.5) + (2 if lost > 0 else 1)
 
-    def emit(self) -> bytes:
-        """The next symbol as an rldp2.messagePart."""
-        esi = self.next_esi
-        self.next_esi = esi + 1
-        return b"".join((self.head, esi.to_bytes(4, "little"), _SYMBOL_PREFIX, self.source.symbol(esi)))
+    def emit(self, count: int) -> Iterator[Symbols]:
+        """The next `count` symbols."""
+        while count > 0:
+            first = self.next_esi
+            source, offset, found = self.source.stretch(first, count)
+            self.next_esi += found
+            count -= found
+            yield Symbols(self.head, source, offset, first, found)
 
-    def repeat_last(self) -> bytes:
+    def repeat(self, esi: int) -> Symbols:
+        """A symbol that was sent before."""
+        source, offset, _ = self.source.stretch(esi, 1)
+        return Symbols(self.head, source, offset, esi, 1)
+
+    def repeat_last(self) -> Symbols:
         """The last source symbol once more: makes a receiver that has everything say `complete` again."""
-        esi = self.source.k - 1
-        return b"".join((self.head, esi.to_bytes(4, "little"), _SYMBOL_PREFIX, self.source.symbol(esi)))
+        return self.repeat(self.source.k - 1)
 
     def on_confirm(self, max_seqno: int, received: int) -> tuple[int, int]:
         """Take a confirmation: (symbols newly settled, of these arrived). Impossible numbers are cut to size."""

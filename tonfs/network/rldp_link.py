@@ -1,6 +1,6 @@
 """RLDP2 between two identities: transfers, queries and answers on top of `adnl.message.custom` (reference 3).
 
-A pure state machine: `send` takes custom messages, times are passed in. Bounds: an unexpected transfer has at most
+A pure state machine: a `Port` takes what is to be sent, times are passed in. Bounds: an unexpected transfer has at most
 64 KiB, answers at most what the query allowed, at most `MAX_INBOUND` transfers open per peer, all within `Budget`.
 """
 
@@ -10,13 +10,14 @@ import os
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Protocol
 
 from ..clock import Clock
 from ..errors import BadPacket, UsageError
 from . import rldp2, tl
 from .congestion import Congestion
-from .rldp2 import PartReceiver, PartSender
+from .lane import Opened, Sink
+from .rldp2 import PartReceiver, PartSender, Symbols
 from .rldp_transfer import NEVER, Budget, Inbound, Outbound, RldpQuery
 
 MAX_UNEXPECTED: Final = 64 * 1024
@@ -31,9 +32,10 @@ INBOUND_LIFE: Final = 10.0
 DONE_LIFE: Final = 35.0
 DONE_MAX: Final = 16384
 ANSWER_LIFE: Final = 60.0
-CONFIRM_DELAY: Final = 0.005
+CONFIRM_DELAY: Final = 0.002
 COMPLETE_EVERY: Final = 0.01
-BURST: Final = 16
+BURST: Final = 64
+"""Symbols of one transfer that leave together: what one segmented sending carries."""
 UNREADY: Final = 2
 """Symbols in flight before the channel is up: each costs a root packet."""
 NUDGE_AFTER: Final = 1.5
@@ -64,20 +66,38 @@ class _Waiting:
     on_answer: Callable[[bytes], None]
 
 
+class Port(Protocol):
+    """The ADNL side of a link."""
+
+    @property
+    def ready(self) -> bool:
+        """Bulk may flow."""
+        ...
+
+    def send_custom(self, data: bytes, now: float) -> None: ...
+
+    def send_symbols(self, symbols: Symbols, now: float) -> None: ...
+
+    def watch(self, sink: Sink) -> None:
+        """Symbols for this sink may be put into it without asking us; `on_opened` tells us."""
+        ...
+
+    def unwatch(self, sink: Sink) -> None: ...
+
+
 class RldpLink:
-    """All RLDP2 traffic of one pair. `send(data, now)` takes a custom message; `ready()` tells if bulk may flow."""
+    """All RLDP2 traffic of one pair. Call `flush` after every batch of what arrived."""
 
     def __init__(
         self,
-        send: Callable[[bytes, float], None],
-        ready: Callable[[], bool],
+        port: Port,
         on_query: Callable[[RldpQuery, float], None],
         clock: Clock,
         inbound: Budget,
         answers: Budget,
     ) -> None:
-        self._send = send
-        self._ready = ready
+        self._port = port
+        self._send = port.send_custom
         self._on_query = on_query
         self._clock = clock
         self._inbound_budget = inbound
@@ -89,7 +109,10 @@ class RldpLink:
         self._in: dict[bytes, Inbound] = {}
         self._done: OrderedDict[bytes, list[float]] = OrderedDict()
         self._waiting: dict[bytes, _Waiting] = {}
-        self._unconfirmed: set[PartReceiver] = set()
+        self._sinks: dict[Sink, tuple[Inbound, PartReceiver]] = {}
+        self._unconfirmed: set[Sink] = set()
+        self._hurry = False
+        """Confirmations came: `flush` should look what may be sent."""
         self._confirm_at = NEVER
         self._sweep_at = NEVER
         self._heard = 0.0
@@ -168,13 +191,32 @@ class RldpLink:
         self._heard = now
         message = rldp2.parse(data)
         if isinstance(message, rldp2.MessagePart):
-            self._on_part(message, now)
+            self._on_part(message, rldp2.part_key(data), now)
         elif isinstance(message, rldp2.Confirm):
             self._on_confirm(message, now)
         elif message is not None:
             self._on_complete(message, now)
 
-    def _on_part(self, message: rldp2.MessagePart, now: float) -> None:
+    def on_opened(self, opened: Opened, now: float) -> None:
+        """Symbols went straight into sinks of ours. Raises BadPacket when one of them turns out to be rubbish."""
+        self._heard = now
+        for confirm in opened.confirms:
+            self._send(confirm, now)
+        for sink in opened.touched:
+            if sink.unconfirmed:
+                self._confirm_soon(sink, now)
+            else:
+                self._unconfirmed.discard(sink)
+        if opened.done is not None and opened.done in self._sinks:
+            inbound, receiver = self._sinks[opened.done]
+            receiver.decoder.settle()
+            self._after_symbol(inbound, receiver, now)
+
+    def _confirm_soon(self, sink: Sink, now: float) -> None:
+        self._unconfirmed.add(sink)
+        self._confirm_at = min(self._confirm_at, now + CONFIRM_DELAY)
+
+    def _on_part(self, message: rldp2.MessagePart, key: bytes, now: float) -> None:
         transfer_id = message.transfer_id
         inbound = self._in.get(transfer_id)
         if inbound is None:
@@ -186,29 +228,41 @@ class RldpLink:
                 return
         if message.total_size != inbound.total:
             raise BadPacket("RLDP transfer changes its size")
-        receiver = inbound.part(message)
+        receiver = inbound.part(message, key)
         if receiver is None:
             if message.part < len(inbound.whole):
                 self._send(rldp2.pack_complete(transfer_id, message.part), now)
             return
+        if receiver.sink not in self._sinks and receiver.decoder.k > 1:
+            self._sinks[receiver.sink] = (inbound, receiver)
+            self._port.watch(receiver.sink)
         at_once = receiver.receive(message.seqno, message.symbol)
-        if receiver.decoder.data is not None:
-            self._unconfirmed.discard(receiver)
-            self._send(rldp2.pack_complete(transfer_id, message.part), now)
-            whole = inbound.advance()
-            if whole is not None:
-                self._drop_inbound(transfer_id)
-                self._remember(transfer_id, now)
-                self._on_whole(inbound, whole, now)
-        elif at_once:
-            self._unconfirmed.discard(receiver)
-            self._send(receiver.confirm(), now)
-        else:
-            if receiver.decoder.hopeless:
+        if at_once and receiver.decoder.data is None:
+            self._unconfirmed.discard(receiver.sink)
+            self._send(receiver.sink.confirm(), now)
+        elif receiver.decoder.data is None:
+            self._confirm_soon(receiver.sink, now)
+        self._after_symbol(inbound, receiver, now)
+
+    def _after_symbol(self, inbound: Inbound, receiver: PartReceiver, now: float) -> None:
+        decoder, transfer_id = receiver.decoder, inbound.transfer_id
+        if decoder.data is None:
+            if decoder.hopeless:
                 self._drop_inbound(transfer_id)
                 raise BadPacket("RLDP part cannot be decoded")
-            self._unconfirmed.add(receiver)
-            self._confirm_at = min(self._confirm_at, now + CONFIRM_DELAY)
+            return
+        self._forget_sink(receiver)
+        self._send(rldp2.pack_complete(transfer_id, receiver.number), now)
+        whole = inbound.advance()
+        if whole is not None:
+            self._drop_inbound(transfer_id)
+            self._remember(transfer_id, now)
+            self._on_whole(inbound, whole, now)
+
+    def _forget_sink(self, receiver: PartReceiver) -> None:
+        self._unconfirmed.discard(receiver.sink)
+        if self._sinks.pop(receiver.sink, None) is not None:
+            self._port.unwatch(receiver.sink)
 
     def _open(self, message: rldp2.MessagePart, now: float) -> Inbound | None:
         transfer_id, total = message.transfer_id, message.total_size
@@ -230,7 +284,7 @@ class RldpLink:
         self._sweep_at = min(self._sweep_at, now + 1)
         return inbound
 
-    def _on_whole(self, inbound: Inbound, whole: bytes, now: float) -> None:
+    def _on_whole(self, inbound: Inbound, whole: bytes | memoryview, now: float) -> None:
         reader = tl.Reader(whole)
         tag = reader.u32()
         if inbound.expected:
@@ -264,7 +318,8 @@ class RldpLink:
         inbound = self._in.pop(transfer_id, None)
         if inbound is None:
             return
-        self._unconfirmed.difference_update(inbound.parts.values())
+        for receiver in inbound.parts.values():
+            self._forget_sink(receiver)
         if not inbound.expected:
             self._unexpected -= 1
             self._unexpected_bytes -= inbound.total
@@ -295,7 +350,7 @@ class RldpLink:
             self.congestion.on_settled(settled, arrived, sent, now)
             if outbound.part.wanted(self.congestion.loss) > 0:
                 self._hungry.setdefault(message.transfer_id, outbound)
-        self.pump(now)
+        self._hurry = True
 
     def _on_complete(self, message: rldp2.Complete, now: float) -> None:
         outbound = self._out.get(message.transfer_id)
@@ -312,12 +367,18 @@ class RldpLink:
             self._hungry.setdefault(message.transfer_id, outbound)
         else:
             self._drop_outbound(message.transfer_id)
-        self.pump(now)
+        self._hurry = True
+
+    def flush(self, now: float) -> None:
+        """Send what the confirmations that came made room for, all at once."""
+        if self._hurry:
+            self.pump(now)
 
     def pump(self, now: float) -> None:
         """Send what the window allows, a burst of each transfer in turn."""
+        self._hurry = False
         congestion = self.congestion
-        room = congestion.room if self._ready() else UNREADY - congestion.in_flight
+        room = congestion.room if self._port.ready else UNREADY - congestion.in_flight
         hungry = self._hungry
         while hungry and room > 0:
             transfer_id, outbound = next(iter(hungry.items()))
@@ -336,8 +397,8 @@ class RldpLink:
         congestion = self.congestion
         part = outbound.part
         outbound.records.append((part.next_esi + count, congestion.on_sent(count, now)))
-        for _ in range(count):
-            self._send(part.emit(), now)
+        for symbols in part.emit(count):
+            self._port.send_symbols(symbols, now)
         # C++ says `complete` only to a symbol that comes too late, and Go may overlook the last one until another
         # comes: when all is sent, the first probe is early, and cheap.
         outbound.tail = outbound.backoff == 0 and part.next_esi >= part.source.k
@@ -356,8 +417,8 @@ class RldpLink:
     def on_timer(self, now: float) -> None:
         if self._confirm_at <= now:
             self._confirm_at = NEVER
-            for receiver in self._unconfirmed:
-                self._send(receiver.confirm(), now)
+            for sink in self._unconfirmed:
+                self._send(sink.confirm(), now)
             self._unconfirmed.clear()
         for outbound in list(self._out.values()):
             if outbound.probe_at <= now:
@@ -371,7 +432,7 @@ class RldpLink:
         if outbound.tail:
             outbound.tail = False
             outbound.probe_at = now + self.congestion.timeout
-            self._send(part.repeat_last(), now)
+            self._port.send_symbols(part.repeat_last(), now)
             return
         outbound.backoff = min(outbound.backoff + 1, 5)
         if outbound.backoff >= 2:
@@ -383,7 +444,7 @@ class RldpLink:
             self._hungry.pop(outbound.transfer_id, None)
         if part.received >= part.source.k:
             outbound.probe_at = now + self.congestion.timeout * (1 << outbound.backoff)
-            self._send(part.repeat_last(), now)
+            self._port.send_symbols(part.repeat_last(), now)
         else:
             self._emit(outbound, min(outbound.backoff, 3), now)
         self.pump(now)
@@ -399,6 +460,7 @@ class RldpLink:
             quiet = now - max(self._heard, waiting.started)
             if quiet > NUDGE_AFTER and now - waiting.started < NUDGE_UNTIL and answer_id(back) not in self._out:
                 # A living peer says `complete` to this; one that restarted has neither our channel nor the query.
-                self._send(PartSender(answer_id(back), 0, len(waiting.message), waiting.message).emit(), now)
+                sender = PartSender(answer_id(back), 0, len(waiting.message), waiting.message)
+                self._port.send_symbols(sender.repeat(0), now)
         self._sweep_at = now + 1 if self._in or self._out or self._waiting else NEVER
         self.pump(now)

@@ -104,11 +104,13 @@ class Inbound:
         self.deadline = deadline
         self.expected = expected
         self.parts: dict[int, PartReceiver] = {}
-        self.whole: list[bytes] = []
+        self.whole: list[bytes | memoryview] = []
         self.whole_size = 0
 
-    def part(self, message: rldp2.MessagePart) -> PartReceiver | None:
-        """The receiver of this message's part, opened if there is room; None for a part that is done or too far."""
+    def part(self, message: rldp2.MessagePart, key: bytes) -> PartReceiver | None:
+        """The receiver of this message's part, opened if there is room; None for a part that is done or too far.
+
+        `key`: `rldp2.part_key` of the message."""
         number = message.part
         receiver = self.parts.get(number)
         if receiver is not None:
@@ -119,13 +121,15 @@ class Inbound:
         held = self.whole_size + sum(part.decoder.size for part in self.parts.values())
         if held + message.data_size > self.total:
             return None
-        receiver = self.parts[number] = PartReceiver(self.transfer_id, number, message.data_size)
+        receiver = self.parts[number] = PartReceiver(number, message.data_size, key)
         return receiver
 
-    def advance(self) -> bytes | None:
+    def advance(self) -> bytes | memoryview | None:
         """Join decoded parts in order; the whole transfer once it is there."""
         while (receiver := self.parts.get(len(self.whole))) is not None and receiver.decoder.data is not None:
             del self.parts[receiver.number]
             self.whole.append(receiver.decoder.data)
             self.whole_size += receiver.decoder.size
-        return b"".join(self.whole) if self.whole_size == self.total else None
+        if self.whole_size != self.total:
+            return None
+        return self.whole[0] if len(self.whole) == 1 else b"".join(self.whole)

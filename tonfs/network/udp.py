@@ -11,7 +11,7 @@ import errno
 import socket
 import struct
 from collections.abc import Iterator
-from typing import Final
+from typing import Final, NamedTuple
 
 from .api import UdpAddress
 
@@ -26,22 +26,53 @@ _GRO_SIZE = struct.Struct("=i")
 _FALLBACK: Final = (errno.EINVAL, errno.EIO, errno.EOPNOTSUPP, errno.ENOPROTOOPT, errno.EMSGSIZE)
 
 
-def runs(datagrams: list[bytes]) -> Iterator[list[bytes]]:
-    """Cut into runs that one segmented sending can carry: equal sizes (the last may be shorter), in order."""
-    run: list[bytes] = []
-    size = total = 0
-    for datagram in datagrams:
-        length = len(datagram)
-        closed = run and (len(run[-1]) != size or length > size)
-        if closed or len(run) == MAX_RUN or (run and total + length > MAX_RUN_BYTES):
-            yield run
-            run = []
-        if not run:
-            size, total = length, 0
-        run.append(datagram)
-        total += length
+class Train(NamedTuple):
+    """Datagrams of `step` bytes each (the last may be shorter), one behind the other."""
+
+    data: bytes | bytearray
+    step: int
+
+    @property
+    def number(self) -> int:
+        """How many."""
+        return -(-len(self.data) // self.step) if self.data else 1
+
+    def datagrams(self) -> list[bytes]:
+        """One by one."""
+        data, step = bytes(self.data), self.step
+        return [data[at : at + step] for at in range(0, len(data), step)] or [data]
+
+
+def runs(trains: list[Train]) -> Iterator[tuple[list[bytes | bytearray | memoryview], int, int]]:
+    """What one segmented sending each can carry, in order: (buffers, bytes of a datagram, number of datagrams).
+
+    All datagrams of a run have one size; the last may be shorter.
+    """
+    run: list[bytes | bytearray | memoryview] = []
+    size = total = count = 0
+    whole = False  # all datagrams of the run so far have its size: more may follow
+    for data, step in trains:
+        length = len(data)
+        step = max(1, min(step, length))
+        at = 0
+        while True:
+            joins = whole and length > 0 and (step == size or length <= step < size)
+            room = min(MAX_RUN - count, (MAX_RUN_BYTES - total) // step) if joins else 0
+            if room < 1:
+                if run:
+                    yield run, size, count
+                run, size, total, count = [], step, 0, 0
+                room = max(1, min(MAX_RUN, MAX_RUN_BYTES // step))
+            end = min(length, at + room * step)
+            run.append(data if end - at == length else memoryview(data)[at:end])
+            total += end - at
+            count += max(1, -(-(end - at) // step))
+            whole = total == count * size
+            at = end
+            if at >= length:
+                break
     if run:
-        yield run
+        yield run, size, count
 
 
 class UdpSocket:
@@ -61,7 +92,9 @@ class UdpSocket:
         if batched:
             with contextlib.suppress(OSError):
                 self.sock.setsockopt(socket.IPPROTO_UDP, UDP_GRO, 1)
-        self._buffer = memoryview(bytearray(1 << 16))
+        self.buffer = bytearray(1 << 16)
+        """What `receive` filled."""
+        self._view = [memoryview(self.buffer)]
         self.sent = self.sent_bytes = self.failed = 0
 
     @property
@@ -72,53 +105,58 @@ class UdpSocket:
     def close(self) -> None:
         self.sock.close()
 
-    def receive(self) -> tuple[list[bytes], UdpAddress] | None:
-        """Datagrams of one source that were waiting, perhaps none; None when the socket is empty."""
+    def receive(self) -> tuple[int, int, UdpAddress] | None:
+        """(bytes, bytes of each datagram, source) of what was waiting from one source, now in `buffer`; None when the
+        socket is empty. No bytes: something was waiting that is of no use."""
         try:
-            size, ancillary, flags, source = self.sock.recvmsg_into([self._buffer], 64)
+            size, ancillary, flags, source = self.sock.recvmsg_into(self._view, 64)
         except BlockingIOError:
             return None
         except OSError:
-            return [], ("", 0)  # an ICMP error of an earlier sending; says nothing about this socket
+            return 0, 1, ("", 0)  # an ICMP error of an earlier sending; says nothing about this socket
         step = size
         for level, kind, data in ancillary:
             if level == socket.IPPROTO_UDP and kind == UDP_GRO and len(data) >= _GRO_SIZE.size:
                 step = _GRO_SIZE.unpack_from(data)[0]
-        buffer = self._buffer
-        if step > MAX_DATAGRAM or flags & socket.MSG_TRUNC:
-            return [], source
-        if step >= size:
-            return [bytes(buffer[:size])], source
-        whole = bytes(buffer[:size])
-        return [whole[at : at + step] for at in range(0, size, step)], source
+        if not 0 < step <= MAX_DATAGRAM or flags & socket.MSG_TRUNC:
+            return 0, 1, source
+        return size, step, source
 
-    def send(self, datagrams: list[bytes], address: UdpAddress) -> None:
+    def send(self, trains: list[Train], address: UdpAddress) -> None:
         """Send in order. What the kernel does not take is lost, as datagrams may be; counted in `failed`."""
-        if not self._segment or len(datagrams) == 1:
-            for datagram in datagrams:
-                self._send_one(datagram, address)
-            return
-        for run in runs(datagrams):
-            if len(run) == 1 or not self._segment:
-                for datagram in run:
-                    self._send_one(datagram, address)
-            else:
-                self._send_run(run, address)
+        if len(trains) == 1 and trains[0].step >= len(trains[0].data):
+            self._send_one(trains[0].data, address)
+        elif not self._segment:
+            self._send_singly(trains, address)
+        else:
+            for buffers, size, count in runs(trains):
+                if count == 1:
+                    self._send_one(buffers[0], address)
+                else:
+                    self._send_run(buffers, size, count, address)
 
-    def _send_run(self, run: list[bytes], address: UdpAddress) -> None:
-        control = [(socket.IPPROTO_UDP, UDP_SEGMENT, _SIZE.pack(len(run[0])))]
-        try:
-            self.sent_bytes += self.sock.sendmsg(run, control, 0, address)
-            self.sent += len(run)
-        except OSError as exc:
-            if exc.errno not in _FALLBACK:
-                self.failed += len(run)
+    def _send_singly(self, trains: list[Train], address: UdpAddress) -> None:
+        for train in trains:
+            for datagram in train.datagrams():
+                self._send_one(datagram, address)
+
+    def _send_run(
+        self, buffers: list[bytes | bytearray | memoryview], size: int, count: int, address: UdpAddress
+    ) -> None:
+        if self._segment:
+            control = [(socket.IPPROTO_UDP, UDP_SEGMENT, _SIZE.pack(size))]
+            try:
+                self.sent_bytes += self.sock.sendmsg(buffers, control, 0, address)
+                self.sent += count
                 return
-            self._segment = False
-            for datagram in run:
-                self._send_one(datagram, address)
+            except OSError as exc:
+                if exc.errno not in _FALLBACK:
+                    self.failed += count
+                    return
+                self._segment = False
+        self._send_singly([Train(b"".join(buffers), size)], address)
 
-    def _send_one(self, datagram: bytes, address: UdpAddress) -> None:
+    def _send_one(self, datagram: bytes | bytearray | memoryview, address: UdpAddress) -> None:
         try:
             self.sent_bytes += self.sock.sendto(datagram, address)
             self.sent += 1

@@ -418,8 +418,8 @@ class Keeper:
         elif not self._shelf.complete(bag):
             return False
         if bag not in self._seeding:
-            self._seeding.add(bag)
             await self._net.seed(bag, self._shelf.path(bag))
+            self._seeding.add(bag)
         return True
 
     async def _throw_away(self, bag: BagId) -> None:

@@ -11,7 +11,7 @@ import errno
 import os
 import ssl
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final, TypeVar
 
@@ -28,15 +28,11 @@ from . import xml
 from .auth import identify
 from .connections import Connections, new_request_id
 from .door import Answer, Call, Door
-from .handlers_bucket import create_bucket, delete_bucket, get_location, head_bucket, list_buckets
-from .handlers_delete import delete_object, delete_objects
-from .handlers_get import get_object, head_object
-from .handlers_list import list_v1, list_v2
-from .handlers_put import put_object
 from .http import HttpBody, question_of, send
 from .keys import KeyStore
 from .listen import DEFAULT_SAFETY, Safety, check_exposure, is_loopback, parse_listen, tls_context
-from .router import Operation, check_headers, route
+from .operations import HANDLERS
+from .router import Operation, check_headers, check_method, route
 
 log = get_logger(__name__)
 
@@ -46,21 +42,6 @@ WORKERS: Final = 16
 BACKLOG: Final = 512
 START_TIMEOUT: Final = 30.0
 STOP_TIMEOUT: Final = 4.0
-
-HANDLERS: Final[Mapping[Operation, Callable[[Call], Awaitable[Answer]]]] = {
-    Operation.LIST_BUCKETS: list_buckets,
-    Operation.CREATE_BUCKET: create_bucket,
-    Operation.DELETE_BUCKET: delete_bucket,
-    Operation.HEAD_BUCKET: head_bucket,
-    Operation.GET_LOCATION: get_location,
-    Operation.LIST_V1: list_v1,
-    Operation.LIST_V2: list_v2,
-    Operation.DELETE_OBJECTS: delete_objects,
-    Operation.PUT_OBJECT: put_object,
-    Operation.GET_OBJECT: get_object,
-    Operation.HEAD_OBJECT: head_object,
-    Operation.DELETE_OBJECT: delete_object,
-}
 
 
 async def serve_s3(
@@ -213,6 +194,7 @@ class _Server:
     async def _answer(self, request: web.BaseRequest, named: Callable[[Operation], None]) -> Answer:
         door = self._door
         question = question_of(request)
+        check_method(question)
         identity, access = identify(
             question, door.keys, now=door.clock.now(), region=door.region, presigned_v2=door.presigned_v2
         )
@@ -222,10 +204,7 @@ class _Server:
         bucket = target.bucket.decode("latin-1")
         if bucket and not access.allows(bucket, operation.rights):
             raise S3Error("AccessDenied", 403, f"This access key may not do {operation.label} there.")
-        check_headers(question)
-        expect = question.header("expect")
-        if expect is not None and expect.lower() != "100-continue":
-            raise S3Error("InvalidArgument", 417, "Only Expect: 100-continue is known.")
+        check_headers(question, operation)
         call = Call(door, question, identity, access, target.bucket, target.key, HttpBody(request, question))
         return await HANDLERS[operation](call)
 

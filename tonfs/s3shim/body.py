@@ -6,7 +6,7 @@ import hashlib
 import hmac
 import re
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from ..errors import S3Error
@@ -25,6 +25,8 @@ class Digests:
 
     md5: str
     checksums: dict[str, str]
+    extra: dict[str, str] = field(default_factory=dict)
+    """What nobody promised and was asked for with `also`."""
 
 
 class Intake:
@@ -33,8 +35,18 @@ class Intake:
     `async for block in intake.blocks()`, give each block to `absorb` (also from a thread), in the end `verify`.
     """
 
-    def __init__(self, call: Call, *, limit: int = MAX_OBJECT, needs_length: bool = False) -> None:
-        """Raises S3Error. `limit`: most bytes of data. `needs_length`: a body of unknown length gets 411."""
+    def __init__(
+        self,
+        call: Call,
+        *,
+        limit: int = MAX_OBJECT,
+        needs_length: bool = False,
+        also: str | None = None,
+        foreign: bool = False,
+    ) -> None:
+        """Raises S3Error. `limit`: most bytes of data. `needs_length`: a body of unknown length gets 411. `also`: an
+        algorithm whose checksum is wanted whatever the client promised. `foreign`: the header x-amz-checksum-* is
+        about something else than this body."""
         self._call = call
         self._kind = call.identity.payload
         if not self._kind.signed and not call.door.allow_unsigned:
@@ -45,7 +57,7 @@ class Intake:
         headers = call.request.headers
         md5 = call.header("content-md5")
         self._md5_wanted = checksums.parse_md5(md5) if md5 is not None else None
-        declared = checksums.declared(headers)
+        declared = None if foreign else checksums.declared(headers)
         self._trailer_names = self._announced()
         trailer = checksums.announced_algorithm(self._trailer_names)
         if declared is not None and trailer is not None:
@@ -53,11 +65,13 @@ class Intake:
         self._algorithm = declared[0] if declared is not None else trailer
         self._checksum_wanted = declared[1] if declared is not None else None
         wish = call.header("x-amz-sdk-checksum-algorithm")
-        if wish is not None and checksums.known(wish) != self._algorithm:
+        if wish is not None and not foreign and checksums.known(wish) != self._algorithm:
             raise S3Error("InvalidRequest", 400, "x-amz-sdk-checksum-algorithm is given without its checksum.")
         self._md5 = hashlib.md5(usedforsecurity=False)
         self._sha256 = hashlib.sha256() if self._kind is PayloadKind.EXACT else None
         self._checksum = checksums.new(self._algorithm) if self._algorithm is not None else None
+        self._also = checksums.new(also) if also is not None and also != self._algorithm else None
+        self._also_name = also
         self._decoder = ChunkDecoder(call.identity, self.length, self._trailer_names) if self._kind.chunked else None
         self._count = 0
         self._trailers: dict[str, str] = {}
@@ -112,6 +126,8 @@ class Intake:
             self._sha256.update(block)
         if self._checksum is not None:
             self._checksum.update(block)
+        if self._also is not None:
+            self._also.update(block)
 
     def verify(self) -> Digests:
         """After the last block. Raises S3Error when anything is not as promised."""
@@ -133,12 +149,15 @@ class Intake:
             found[self._algorithm] = checksums.b64(self._checksum.digest())
             if not checksums.same(wanted, found[self._algorithm]):
                 raise checksums.wrong_checksum(self._algorithm)
-        return Digests(self._md5.hexdigest(), found)
+        extra = {} if self._also is None or self._also_name is None else {self._also_name: self._also}
+        return Digests(
+            self._md5.hexdigest(), found, {name: checksums.b64(digest.digest()) for name, digest in extra.items()}
+        )
 
 
-async def read_whole(call: Call, limit: int) -> bytes:
+async def read_whole(call: Call, limit: int, *, foreign: bool = False) -> bytes:
     """A small body, checked. Raises S3Error."""
-    intake = Intake(call, limit=limit)
+    intake = Intake(call, limit=limit, foreign=foreign)
     parts = []
     async for block in intake.blocks():
         intake.absorb(block)

@@ -94,11 +94,37 @@ def known(algorithm: str) -> str:
 
 
 def parse_checksum(algorithm: str, text: str) -> str:
-    """A checksum's value, checked for its form. Raises S3Error(InvalidRequest)."""
+    """A checksum's value, checked for its form. Raises S3Error(BadDigest)."""
     if _strict(text, ALGORITHMS[algorithm][1]) is None:
-        raise S3Error("InvalidRequest", 400, f"Value for {PREFIX}{algorithm} header is invalid.")
+        raise S3Error("BadDigest", 400, f"Value for {PREFIX}{algorithm} header is invalid.")
     return text
 
+
+def combine(algorithm: str, parts: Iterable[tuple[str, int]]) -> str:
+    """The checksum of a whole object from (base64, size) of its parts; only for the CRCs."""
+    model, size = _MODELS[algorithm]
+    total = 0
+    for text, length in parts:
+        total = model.combine(total, int.from_bytes(base64.b64decode(text), "big"), length)
+    return b64(total.to_bytes(size, "big"))
+
+
+def composite(algorithm: str, parts: Iterable[str]) -> str:
+    """The checksum of the parts' checksums, with their number."""
+    digest, count = new(algorithm), 0
+    for text in parts:
+        digest.update(base64.b64decode(text))
+        count += 1
+    return f"{b64(digest.digest())}-{count}"
+
+
+_MODELS: Final = {
+    "crc32": (anycrc.Model("CRC32"), 4),
+    "crc32c": (anycrc.Model("CRC32C"), 4),
+    "crc64nvme": (anycrc.Model("CRC64-NVME"), 8),
+}
+LINEAR: Final = frozenset(_MODELS)
+"""Algorithms that give the whole object's checksum from those of its parts."""
 
 _NOT_ALGORITHMS: Final = frozenset({"mode", "type", "algorithm"})
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from datetime import datetime
 from email.utils import formatdate, parsedate_to_datetime
 from typing import Final
 
@@ -58,6 +59,41 @@ def not_modified(header: Header, etag: str, modified: float) -> bool:
         return etag_matches(none_match, etag)
     since = _parse_date(header("if-modified-since"))
     return since is not None and seconds <= since
+
+
+_COPY: Final = "x-amz-copy-source-"
+
+
+def check_copy_source(header: Header, etag: str, modified: float) -> None:
+    """The conditions on the source of a copy. Raises S3Error(PreconditionFailed)."""
+    if not_modified(lambda name: header(_COPY + name), etag, modified):
+        raise failed()
+
+
+def check_write(header: Header, etag: str | None) -> None:
+    """If-Match and If-None-Match of a request that changes an object; `etag`: of what is there, None for nothing.
+
+    Raises S3Error(PreconditionFailed, NoSuchKey).
+    """
+    match, none_match = header("if-match"), header("if-none-match")
+    if match is not None:
+        if etag is None:
+            raise S3Error("NoSuchKey", 404, "The specified key does not exist.")
+        if not etag_matches(match, etag):
+            raise failed()
+    if none_match is not None and etag is not None and etag_matches(none_match, etag):
+        raise failed()
+
+
+def same_second(text: str, modified: float) -> bool:
+    """Is a time of a request (HTTP or ISO form) the second in which something was modified? Raises S3Error."""
+    when = _parse_date(text)
+    if when is None:
+        try:
+            when = datetime.fromisoformat(text.strip()).timestamp()
+        except ValueError:
+            raise S3Error("InvalidArgument", 400, "A time is neither in HTTP's nor in ISO's form.") from None
+    return int(when) == int(modified)
 
 
 def range_applies(header: Header, etag: str, modified: float) -> bool:

@@ -42,6 +42,10 @@ class Door:
     slow: Slow
     uid: int
     gid: int
+    replicated: bool = False
+    """There is an agent that keeps replicas: answers say how far it is."""
+    show_state: bool = False
+    """HEAD tells more about it in `x-amz-meta-tonfs-*`."""
     allow_unsigned: bool = True
     """Take bodies that no signature covers (without TLS only sensible on loopback)."""
     presigned_v2: bool = True

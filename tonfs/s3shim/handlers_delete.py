@@ -2,38 +2,72 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Final
 from xml.etree.ElementTree import Element
 
-from ..errors import FsError, NoSpace, S3Error, Stale
-from ..volume.api import Attr, Expect
+from ..errors import S3Error
+from ..volume.api import Attr
 from . import xml
 from .body import read_whole
+from .conditions import etag_matches, failed, same_second
 from .door import Answer, Call, xml_answer
-from .handlers_put import expectation, refusal
+from .found import Found
 from .mapping import find_bucket, parse_key
 from .router import not_implemented
+from .store import Check, conditionally
 
 MAX_OBJECTS: Final = 1000
-_CONDITIONS: Final = ("ETag", "LastModifiedTime", "Size")
 
 
-def _remove(call: Call, bucket: Attr, raw: bytes, expect: Expect | None = None) -> None:
+@dataclass(frozen=True)
+class Conditions:
+    """What must be true of an object that is to be deleted; one that is not there may be deleted always."""
+
+    etag: str | None = None
+    modified: str | None = None
+    size: str | None = None
+
+    def check(self, found: Found | None) -> None:
+        """Raises S3Error(PreconditionFailed, InvalidArgument)."""
+        if found is None:
+            return
+        if self.etag is not None and not etag_matches(self.etag, found.etag):
+            raise failed()
+        if self.modified is not None and not same_second(self.modified, found.modified):
+            raise failed()
+        if self.size is not None and self.size.strip() != str(found.size):
+            raise failed()
+
+    def as_check(self) -> Check | None:
+        return None if self == Conditions() else self.check
+
+
+def _remove(call: Call, bucket: Attr, raw: bytes, conditions: Conditions) -> None:
     """Deleting what is not there is fine. Raises S3Error."""
     key = parse_key(raw)
-    try:
-        call.door.namespace.remove_object(bucket.inode, key.parts, marker=key.marker, expect=expect)
-    except (FsError, NoSpace, Stale) as exc:
-        raise refusal(exc) from exc
+    namespace = call.door.namespace
+    conditionally(
+        call,
+        bucket,
+        key,
+        conditions.as_check(),
+        lambda expect: namespace.remove_object(bucket.inode, key.parts, marker=key.marker, expect=expect),
+    )
 
 
 async def delete_object(call: Call) -> Answer:
     namespace = call.door.namespace
     bucket = find_bucket(namespace, call.bucket)
-    expect = expectation(call, namespace, bucket, parse_key(call.key))
+    for name in ("if-none-match", "if-modified-since", "if-unmodified-since"):
+        if call.header(name) is not None:
+            raise not_implemented(name)
+    conditions = Conditions(
+        call.header("if-match"), call.header("x-amz-if-match-last-modified-time"), call.header("x-amz-if-match-size")
+    )
 
     def work() -> None:
-        _remove(call, bucket, call.key, expect)
+        _remove(call, bucket, call.key, conditions)
         namespace.commit()
 
     await call.door.slow(work)
@@ -53,33 +87,38 @@ async def delete_objects(call: Call) -> Answer:
     wishes = [_wish(node) for node in objects]
 
     def work() -> list[str]:
-        out = [_one(call, bucket, name, refused) for name, refused in wishes]
+        out = [_one(call, bucket, wish) for wish in wishes]
         call.door.namespace.commit()
         return [line for line in out if not (quiet and line.startswith("<Deleted>"))]
 
     return xml_answer(xml.document("DeleteResult", *await call.door.slow(work)))
 
 
-def _wish(node: Element) -> tuple[str, S3Error | None]:
-    """(key, why it will not be done). Raises S3Error(MalformedXML)."""
+@dataclass(frozen=True)
+class _Wish:
+    name: str
+    version: str | None
+    conditions: Conditions
+
+
+def _wish(node: Element) -> _Wish:
+    """Raises S3Error(MalformedXML)."""
     name = xml.only_text(node, "Key")
     if not name:
         raise xml.malformed("Each object needs a key.")
-    if xml.only_text(node, "VersionId") not in (None, "", "null"):
-        return name, not_implemented("VersionId")
-    for condition in _CONDITIONS:
-        if xml.only_text(node, condition) is not None:
-            return name, not_implemented(condition)
-    return name, None
+    conditions = Conditions(
+        xml.only_text(node, "ETag"), xml.only_text(node, "LastModifiedTime"), xml.only_text(node, "Size")
+    )
+    return _Wish(name, xml.only_text(node, "VersionId"), conditions)
 
 
-def _one(call: Call, bucket: Attr, name: str, refused: S3Error | None) -> str:
+def _one(call: Call, bucket: Attr, wish: _Wish) -> str:
+    version = "" if not wish.version else xml.text("VersionId", wish.version)
     try:
-        if refused is not None:
-            raise refused
-        _remove(call, bucket, name.encode())
+        if wish.version not in (None, "", "null"):
+            raise S3Error("NoSuchVersion", 404, "The specified version does not exist.")
+        _remove(call, bucket, wish.name.encode(), wish.conditions)
     except S3Error as exc:
-        return xml.element(
-            "Error", xml.text("Key", name), xml.text("Code", exc.s3_code), xml.text("Message", exc.message)
-        )
-    return xml.element("Deleted", xml.text("Key", name))
+        key, code, message = xml.text("Key", wish.name), xml.text("Code", exc.s3_code), xml.text("Message", exc.message)
+        return xml.element("Error", key, version, code, message)
+    return xml.element("Deleted", xml.text("Key", wish.name), version)

@@ -1,89 +1,57 @@
-"""GetObject and HeadObject: conditions, ranges, bytes that may have to come from the network first.
-
-A GET holds the inode it found and sends exactly that version: a PUT meanwhile gives the name another inode; a write
-through the mount changes the version, and then the answer is cut instead of mixing old and new bytes.
-"""
+"""GetObject, HeadObject, GetObjectAttributes: conditions, ranges, parts, bytes that may have to come first."""
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Final
 
-from ..errors import FsError, S3Error, Stale, TonfsError
-from ..ids import Inode
-from ..log import get_logger
-from ..volume.api import Attr, S3Record
-from .conditions import http_date, not_modified, parse_range, range_applies
-from .door import Answer, Call, Door, Headers
-from .mapping import Key, content_type_of, etag_of, find_bucket, find_object, no_key, parse_key
-from .metadata import response_headers
+from ..errors import FsError, S3Error, Stale
+from ..volume.api import Attr, ObjectPart
+from . import replica, xml
+from .conditions import http_date, invalid_range, not_modified, parse_range, range_applies
+from .door import Answer, Call, Door, Headers, xml_answer
+from .found import MAX_TRIES, Found, hold, read
+from .mapping import Key, content_type_of, parse_key
+from .metadata import checksum_headers, response_headers
 from .router import OVERRIDES
 
-log = get_logger(__name__)
-
 SEND_BLOCK: Final = 1 << 20
-SMALL: Final = 64 << 10
-"""Up to here a read is not worth a thread."""
-MAX_TRIES: Final = 8
+MAX_PARTS: Final = 10_000
+_NUMBER: Final = re.compile(r"[0-9]{1,9}")
+_ATTRIBUTES: Final = frozenset({"ETag", "Checksum", "ObjectParts", "StorageClass", "ObjectSize"})
 
 
 @dataclass(frozen=True)
-class _Found:
-    attr: Attr
-    record: S3Record | None
+class _Slice:
+    """What of the object is sent: `part` when a part was asked for, `parts` the number of parts (0: not multipart)."""
 
-    @property
-    def etag(self) -> str:
-        return etag_of(self.attr, self.record)
-
-    @property
-    def modified(self) -> float:
-        return self.attr.mtime_ns / 10**9
-
-    @property
-    def size(self) -> int:
-        return 0 if self.attr.is_dir else self.attr.size
+    first: int
+    end: int
+    partial: bool
+    part: ObjectPart | None = None
+    parts: int = 0
 
 
-def _hold(call: Call, key: Key) -> _Found:
-    """The object, held: give it back with `drop`. Raises S3Error(NoSuchBucket, NoSuchKey)."""
-    namespace = call.door.namespace
-    bucket = find_bucket(namespace, call.bucket)
-    for _ in range(MAX_TRIES):
-        found = find_object(namespace, bucket, key)
-        if found is None:
-            raise no_key()
-        try:
-            namespace.hold(found.inode)
-        except FsError:
-            continue  # replaced between the two calls
-        try:
-            return _describe(call.door, found.inode)
-        except BaseException:
-            namespace.drop(found.inode)
-            raise
-    raise S3Error("SlowDown", 503, "The object is being replaced too quickly.")
-
-
-def _describe(door: Door, inode: Inode) -> _Found:
-    """Attributes and record that belong together."""
-    for _ in range(MAX_TRIES):
-        before = door.namespace.getattr(inode)
-        record = door.namespace.record(inode)
-        if door.namespace.getattr(inode).version == before.version:
-            return _Found(before, record)
-    raise S3Error("SlowDown", 503, "The object is being written too quickly.")
-
-
-def _headers(call: Call, found: _Found, key: Key, whole: bool) -> Headers:
-    wants_checksum = (call.header("x-amz-checksum-mode") or "").upper() == "ENABLED"
+def _headers(call: Call, found: Found, key: Key, slice_: _Slice) -> Headers:
     headers: Headers = [
         ("ETag", f'"{found.etag}"'),
         ("Last-Modified", http_date(found.modified)),
         ("Accept-Ranges", "bytes"),
         ("Content-Type", content_type_of(key.parts[-1], found.attr, found.record)),
     ]
-    headers += response_headers(found.record, checksums=whole and wants_checksum)
+    headers += response_headers(found.record)
+    record = found.record
+    if (call.header("x-amz-checksum-mode") or "").upper() == "ENABLED" and record is not None and record.current:
+        if slice_.part is not None and slice_.part.checksum:
+            headers += checksum_headers(dict.fromkeys(record.checksums, slice_.part.checksum), record.checksum_type)
+        elif not slice_.partial:
+            headers += checksum_headers(record.checksums, record.checksum_type)
+    if slice_.partial:
+        headers.append(("Content-Range", f"bytes {slice_.first}-{slice_.end - 1}/{found.size}"))
+    if slice_.parts and call.parameter("partNumber") is not None:
+        headers.append(("x-amz-mp-parts-count", str(slice_.parts)))
+    headers += replica.headers(call.door, found.attr, head=call.request.method == "HEAD")
     return _overridden(call, headers)
 
 
@@ -110,7 +78,7 @@ async def head_object(call: Call) -> Answer:
 async def _answer(call: Call, *, with_body: bool) -> Answer:
     key = parse_key(call.key)
     for _ in range(MAX_TRIES):
-        found = _hold(call, key)
+        found = hold(call.door, call.bucket, key)
         answer = None
         try:
             answer = await _describe_and_open(call, key, found, with_body)
@@ -123,23 +91,52 @@ async def _answer(call: Call, *, with_body: bool) -> Answer:
     raise S3Error("SlowDown", 503, "The object is being written too quickly.")
 
 
-async def _describe_and_open(call: Call, key: Key, found: _Found, with_body: bool) -> Answer:
+async def _describe_and_open(call: Call, key: Key, found: Found, with_body: bool) -> Answer:
     """Raises Stale when the object is not the described one any more."""
     if not_modified(call.header, found.etag, found.modified):
-        return Answer(304, [("ETag", f'"{found.etag}"'), ("Last-Modified", http_date(found.modified))])
-    part = None
-    if range_applies(call.header, found.etag, found.modified):
-        part = parse_range(call.header("range"), found.size)
-    first, end = part if part is not None else (0, found.size)
-    headers = _headers(call, found, key, whole=part is None)
-    if part is not None:
-        headers.append(("Content-Range", f"bytes {first}-{end - 1}/{found.size}"))
-    status = 206 if part is not None else 200
+        headers = [("ETag", f'"{found.etag}"'), ("Last-Modified", http_date(found.modified))]
+        return Answer(304, headers + [pair for pair in response_headers(found.record) if pair[0] == "Cache-Control"])
+    slice_ = _slice(call, found)
+    headers = _headers(call, found, key, slice_)
+    status = 206 if slice_.partial else 200
+    first, end = slice_.first, slice_.end
     if not with_body or first == end:
         return Answer(status, headers, length=end - first)
     # The first block is read before anything is sent, so that a failure still gets a proper answer.
-    block = await _read(call.door, found.attr, first, min(end - first, SEND_BLOCK))
+    block = await read(call.door, found.attr, first, min(end - first, SEND_BLOCK))
     return Answer(status, headers, stream=ObjectStream(call.door, found.attr, block, first, end), length=end - first)
+
+
+def _slice(call: Call, found: Found) -> _Slice:
+    """Raises S3Error(InvalidRange, InvalidPart, InvalidRequest)."""
+    number = call.parameter("partNumber")
+    wanted = call.header("range")
+    if number is None:
+        part = parse_range(wanted, found.size) if range_applies(call.header, found.etag, found.modified) else None
+        return _Slice(0, found.size, False) if part is None else _Slice(*part, True)
+    if wanted is not None:
+        raise S3Error("InvalidRequest", 400, "Cannot specify both Range header and partNumber query parameter.")
+    index = part_number(number)
+    parts = [] if found.attr.is_dir else call.door.namespace.object_parts(found.attr.inode)
+    if not parts:
+        if index != 1:
+            raise _no_part(found.size)
+        return _Slice(0, found.size, found.size > 0)
+    if index > len(parts):
+        raise _no_part(found.size)
+    chosen = parts[index - 1]
+    return _Slice(chosen.offset, chosen.offset + chosen.size, chosen.size > 0, chosen, len(parts))
+
+
+def _no_part(size: int) -> S3Error:
+    return S3Error("InvalidPart", 400, "The requested part number is not there.", headers=invalid_range(size).headers)
+
+
+def part_number(text: str | None) -> int:
+    """1 to 10,000. Raises S3Error(InvalidArgument)."""
+    if text is None or not _NUMBER.fullmatch(text) or not text.isascii() or not 1 <= int(text) <= MAX_PARTS:
+        raise S3Error("InvalidArgument", 400, f"Part number must be an integer between 1 and {MAX_PARTS}, inclusive.")
+    return int(text)
 
 
 class ObjectStream:
@@ -158,7 +155,7 @@ class ObjectStream:
         block, self._block = self._block, b""
         if not block and self._position < self._end:
             length = min(self._end - self._position, SEND_BLOCK)
-            block = await _read(self._door, self._attr, self._position, length)
+            block = await read(self._door, self._attr, self._position, length)
         self._position += len(block)
         return block
 
@@ -168,23 +165,72 @@ class ObjectStream:
             self._door.namespace.drop(self._attr.inode)
 
 
-async def _read(door: Door, attr: Attr, offset: int, length: int) -> bytes:
-    """Exactly `length` bytes of exactly this version. Raises Stale, S3Error(503) when they do not come in time."""
-    namespace = door.namespace
-    for _ in range(MAX_TRIES):
-        if length <= SMALL:
-            result = namespace.read(attr.inode, offset, length)
-        else:
-            result = await door.slow(lambda: namespace.read(attr.inode, offset, length))
-        if result.version != attr.version or (not result.missing and len(result.data) != length):
-            raise Stale("The object was changed while it was being read.")
-        if not result.missing:
-            return result.data
-        try:
-            await door.fetch(result.missing)
-        except TonfsError as exc:
-            log.info("an object's bytes could not be fetched", inode=int(attr.inode), reason=exc.message)
-            raise S3Error(
-                "ServiceUnavailable", 503, "The object's bytes could not be fetched from the network in time."
-            ) from exc
-    raise S3Error("ServiceUnavailable", 503, "The object's bytes do not stay on this machine long enough to be sent.")
+# Attributes.
+
+
+async def get_attributes(call: Call) -> Answer:
+    wanted = {word.strip() for word in (call.header("x-amz-object-attributes") or "").split(",")} - {""}
+    if not wanted or wanted - _ATTRIBUTES:
+        raise S3Error("InvalidArgument", 400, "Invalid attribute name specified.")
+    after = _count(call, "x-amz-part-number-marker", 0)
+    limit = min(_count(call, "x-amz-max-parts", 1000), 1000)
+    key = parse_key(call.key)
+    found = hold(call.door, call.bucket, key)
+    try:
+        check = call.header("if-match"), call.header("if-none-match")
+        if check != (None, None) and not_modified(call.header, found.etag, found.modified):
+            return Answer(304, [("ETag", f'"{found.etag}"')])
+        parts = [] if found.attr.is_dir else call.door.namespace.object_parts(found.attr.inode)
+    except FsError as exc:
+        raise S3Error("SlowDown", 503, "The object is being replaced.") from exc
+    finally:
+        call.door.namespace.drop(found.attr.inode)
+    answer = xml_answer(_attributes(found, parts, wanted, after, limit))
+    answer.headers.append(("Last-Modified", http_date(found.modified)))
+    return answer
+
+
+def _count(call: Call, name: str, default: int) -> int:
+    text = call.header(name)
+    if text is None:
+        return default
+    if not _NUMBER.fullmatch(text) or not text.isascii():
+        raise S3Error("InvalidArgument", 400, f"{name} is not a number.")
+    return int(text)
+
+
+def _attributes(found: Found, parts: list[ObjectPart], wanted: set[str], after: int, limit: int) -> bytes:
+    out: list[str] = []
+    record = found.record
+    checksums = dict(record.checksums) if record is not None and record.current else {}
+    if "ETag" in wanted:
+        out.append(xml.text("ETag", found.etag))
+    if "Checksum" in wanted and checksums and record is not None:
+        inner = [xml.text(f"Checksum{name.upper()}", value) for name, value in checksums.items()]
+        out.append(xml.element("Checksum", *inner, xml.text("ChecksumType", record.checksum_type)))
+    if "ObjectParts" in wanted and parts:
+        out.append(_part_list(parts, checksums, after, limit))
+    if "StorageClass" in wanted:
+        out.append(xml.text("StorageClass", "STANDARD"))
+    if "ObjectSize" in wanted:
+        out.append(xml.text("ObjectSize", found.size))
+    return xml.document("GetObjectAttributesResponse", *out)
+
+
+def _part_list(parts: list[ObjectPart], checksums: dict[str, str], after: int, limit: int) -> str:
+    """Parts are numbered anew here, one by one: these are the numbers that ?partNumber takes."""
+    shown = list(enumerate(parts, 1))[after:][:limit]
+    last = shown[-1][0] if shown else after
+    truncated = last < len(parts) and bool(shown)
+    out = [
+        xml.text("PartsCount", len(parts)),
+        xml.text("PartNumberMarker", after),
+        xml.text("NextPartNumberMarker", last if truncated else 0),
+        xml.text("MaxParts", limit),
+        xml.text("IsTruncated", "true" if truncated else "false"),
+    ]
+    for number, part in shown:
+        inner = [xml.text("PartNumber", number), xml.text("Size", part.size)]
+        inner += [xml.text(f"Checksum{name.upper()}", part.checksum) for name in checksums if part.checksum]
+        out.append(xml.element("Part", *inner))
+    return xml.element("ObjectParts", *out)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 import re
 from dataclasses import dataclass
 from typing import Final
@@ -14,11 +12,11 @@ from .door import Answer, Call, xml_answer
 from .handlers_bucket import iso_date, owner
 from .listing import Item, Lister
 from .mapping import etag_of, find_bucket
+from .tokens import make_token, read_token
 from .uri import encode
 
 MAX_KEYS: Final = 1000
 _DIGITS: Final = re.compile(r"[0-9]{1,10}")
-_TOKEN_VERSION: Final = b"1"
 
 
 @dataclass(frozen=True)
@@ -51,7 +49,8 @@ class _Question:
         return out
 
 
-def _raw(call: Call, name: str) -> bytes:
+def raw_parameter(call: Call, name: str) -> bytes:
+    """Bytes of a key or a part of one."""
     value = call.parameter(name)
     return (value or "").encode("utf-8", "surrogateescape")
 
@@ -67,7 +66,9 @@ def _question(call: Call, after: bytes) -> _Question:
     encoding = call.parameter("encoding-type")
     if encoding not in (None, "", "url"):
         raise S3Error("InvalidArgument", 400, "Invalid Encoding Method specified in Request.")
-    return _Question(_raw(call, "prefix"), _raw(call, "delimiter"), after, max_keys, encoding == "url")
+    return _Question(
+        raw_parameter(call, "prefix"), raw_parameter(call, "delimiter"), after, max_keys, encoding == "url"
+    )
 
 
 async def _page(call: Call, question: _Question) -> tuple[list[Item], bool]:
@@ -79,52 +80,36 @@ async def _page(call: Call, question: _Question) -> tuple[list[Item], bool]:
     return await call.door.slow(lambda: lister.page(question.after, question.max_keys))
 
 
+def _object_parts(item: Item, question: _Question, middle: str = "") -> list[str]:
+    """What all three listings say of an object."""
+    assert item.attr is not None
+    parts = [
+        question.name("Key", item.key),
+        middle,
+        xml.text("LastModified", iso_date(item.attr.mtime_ns)),
+        f"<ETag>&quot;{etag_of(item.attr, item.record)}&quot;</ETag>",
+    ]
+    record = item.record
+    if record is not None and record.current and record.checksums:
+        parts += [xml.text("ChecksumAlgorithm", name.upper()) for name in record.checksums]
+        parts.append(xml.text("ChecksumType", record.checksum_type))
+    parts.append(xml.text("Size", 0 if item.attr.is_dir else item.attr.size))
+    return parts
+
+
 def _contents(items: list[Item], question: _Question, with_owner: bool) -> list[str]:
-    out = []
-    for item in items:
-        if item.attr is None:
-            continue
-        parts = [
-            question.name("Key", item.key),
-            xml.text("LastModified", iso_date(item.attr.mtime_ns)),
-            f"<ETag>&quot;{etag_of(item.attr, item.record)}&quot;</ETag>",
-        ]
-        if item.record is not None and item.record.current:
-            parts += [xml.text("ChecksumAlgorithm", name.upper()) for name in item.record.checksums]
-            if item.record.checksums:
-                parts.append(xml.text("ChecksumType", "FULL_OBJECT"))
-        parts.append(xml.text("Size", 0 if item.attr.is_dir else item.attr.size))
-        if with_owner:
-            parts.append(owner())
-        parts.append(xml.text("StorageClass", "STANDARD"))
-        out.append(xml.element("Contents", *parts))
-    return out
+    tail = (owner() if with_owner else "") + xml.text("StorageClass", "STANDARD")
+    return [xml.element("Contents", *_object_parts(item, question), tail) for item in items if item.attr is not None]
 
 
 def _prefixes(items: list[Item], question: _Question) -> list[str]:
     return [xml.element("CommonPrefixes", question.name("Prefix", item.key)) for item in items if item.is_prefix]
 
 
-def make_token(key: bytes) -> str:
-    """Opaque to the client; stays good when keys are deleted."""
-    return base64.urlsafe_b64encode(_TOKEN_VERSION + key).decode("ascii")
-
-
-def read_token(token: str) -> bytes:
-    """Raises S3Error(InvalidArgument)."""
-    try:
-        data = base64.b64decode(token.encode("ascii"), altchars=b"-_", validate=True)
-    except (UnicodeEncodeError, binascii.Error, ValueError):
-        data = b""
-    if not data.startswith(_TOKEN_VERSION):
-        raise S3Error("InvalidArgument", 400, "The continuation token provided is incorrect.")
-    return data[1:]
-
-
 async def list_v2(call: Call) -> Answer:
     token = call.parameter("continuation-token")
-    start_after = _raw(call, "start-after")
-    question = _question(call, read_token(token) if token is not None else start_after)
+    start_after = raw_parameter(call, "start-after")
+    question = _question(call, read_token(token) if token else start_after)
     items, truncated = await _page(call, question)
     with_owner = call.parameter("fetch-owner") == "true"
     parts = question.head(call, len(items), truncated)
@@ -140,7 +125,7 @@ async def list_v2(call: Call) -> Answer:
 
 
 async def list_v1(call: Call) -> Answer:
-    marker = _raw(call, "marker")
+    marker = raw_parameter(call, "marker")
     question = _question(call, marker)
     items, truncated = await _page(call, question)
     parts = question.head(call, len(items), truncated)
@@ -150,3 +135,25 @@ async def list_v1(call: Call) -> Answer:
         parts.append(question.name("NextMarker", items[-1].key))
     parts += _contents(items, question, with_owner=True) + _prefixes(items, question)
     return xml_answer(xml.document("ListBucketResult", *parts))
+
+
+async def list_versions(call: Call) -> Answer:
+    """Each object is its only version, `null`: buckets keep no others."""
+    key_marker = raw_parameter(call, "key-marker")
+    version_marker = call.parameter("version-id-marker") or ""
+    if version_marker and not key_marker:
+        raise S3Error("InvalidArgument", 400, "A version-id marker cannot be specified without a key marker.")
+    question = _question(call, key_marker)
+    items, truncated = await _page(call, question)
+    parts = question.head(call, len(items), truncated)
+    parts.append(question.name("KeyMarker", key_marker))
+    parts.append(xml.text("VersionIdMarker", version_marker))
+    if truncated and items:
+        parts.append(question.name("NextKeyMarker", items[-1].key))
+        parts.append(xml.text("NextVersionIdMarker", "null"))
+    version = xml.text("VersionId", "null") + xml.text("IsLatest", "true")
+    tail = owner() + xml.text("StorageClass", "STANDARD")
+    parts += [
+        xml.element("Version", *_object_parts(item, question, version), tail) for item in items if item.attr is not None
+    ]
+    return xml_answer(xml.document("ListVersionsResult", *parts, *_prefixes(items, question)))

@@ -2,105 +2,75 @@
 
 from __future__ import annotations
 
-import errno
+from dataclasses import replace
 
-from ..errors import FsError, NoSpace, S3Error, Stale
+from ..errors import FsError, NoSpace
 from ..ids import Inode
-from ..volume.api import Attr, Expect, Namespace, S3Record
+from ..volume.api import Attr, S3Record
+from . import acl, tags
 from .body import Digests, Intake
-from .conditions import etag_matches, failed
-from .door import Answer, Call, Headers
-from .mapping import Key, check_place, conflict, etag_of, find_bucket, find_object, no_key, parse_key
-from .metadata import content_type, system_headers, user_metadata
+from .door import Answer, Call
+from .found import find
+from .mapping import Key, check_place, find_bucket, parse_key
+from .metadata import checksum_headers, content_type, system_headers, user_metadata
 from .router import not_implemented
+from .store import Check, publish, publish_marker, refusal, write_check
 
 
-def expectation(call: Call, namespace: Namespace, bucket: Attr, key: Key) -> Expect | None:
-    """If-Match and If-None-Match of a request that changes something, checked now and turned into a condition for
-    the transaction. Raises S3Error(PreconditionFailed, NoSuchKey)."""
-    match, none_match = call.header("if-match"), call.header("if-none-match")
-    for name in ("if-modified-since", "if-unmodified-since"):
-        if call.header(name) is not None:
-            raise not_implemented(name)
-    if match is None and none_match is None:
-        return None
-    if match is not None and none_match is not None:
-        raise not_implemented("If-Match together with If-None-Match")
-    found = find_object(namespace, bucket, key)
-    if none_match is not None:
-        if none_match.strip() != "*":
-            raise not_implemented("If-None-Match with anything but *")
-        if found is not None:
-            raise failed()
-        # A directory that exists without being an object does not count as one.
-        return None if key.marker else Expect(absent=True)
-    if found is None:
-        raise no_key()
-    if not etag_matches(match or "", etag_of(found, namespace.record(found.inode))):
-        raise failed()
-    return Expect(inode=found.inode, version=found.version)
-
-
-def _record(call: Call, digests: Digests) -> S3Record:
+def described(call: Call) -> S3Record:
+    """What the request's headers say about an object, without digests. Raises S3Error."""
     headers = call.request.headers
     return S3Record(
-        etag=digests.md5,
+        etag="",
         content_type=content_type(headers),
         metadata=user_metadata(headers),
-        checksums=digests.checksums,
         headers=system_headers(headers),
+        tags=tags.of_header(call.header("x-amz-tagging")),
     )
+
+
+def digested(record: S3Record, digests: Digests) -> S3Record:
+    return replace(record, etag=digests.md5, checksums=digests.checksums)
+
+
+def check_destination(call: Call, key: Key) -> Attr:
+    """The bucket, if an object may be stored under the key. Raises S3Error."""
+    namespace = call.door.namespace
+    bucket = find_bucket(namespace, call.bucket)
+    acl.check_for_object(call.header("x-amz-acl"), acl.is_public(call.door, call.bucket))
+    check_place(namespace, bucket, key)
+    return bucket
 
 
 async def put_object(call: Call) -> Answer:
     key = parse_key(call.key)
+    if call.header("x-amz-checksum-type") not in (None, "FULL_OBJECT"):
+        raise not_implemented("x-amz-checksum-type")
     intake = Intake(call, needs_length=True)
     # Everything that can be known to be wrong is found out before the body is asked for.
-    _record(call, Digests("", {}))
-    namespace = call.door.namespace
-    bucket = find_bucket(namespace, call.bucket)
-    expect = expectation(call, namespace, bucket, key)
-    check_place(namespace, bucket, key)
-    if key.marker and intake.length:
-        raise S3Error("InvalidRequest", 400, "A key that ends in a slash is a directory and cannot hold data.")
-    digests = await (_put_marker if key.marker else _put_file)(call, key, bucket, intake, expect)
-    headers: Headers = [("ETag", f'"{digests.md5}"')]
-    headers += [(f"x-amz-checksum-{name}", value) for name, value in digests.checksums.items()]
-    if digests.checksums:
-        headers.append(("x-amz-checksum-type", "FULL_OBJECT"))
-    return Answer(200, headers)
+    record = described(call)
+    bucket = check_destination(call, key)
+    check = write_check(call)
+    if check is not None:
+        check(find(call.door.namespace, bucket, key))
+    put = _put_marker if key.marker and not intake.length else _put_file
+    digests = await put(call, key, bucket, intake, record, check)
+    return Answer(200, [("ETag", f'"{digests.md5}"'), *checksum_headers(digests.checksums)])
 
 
-def refusal(exc: FsError | NoSpace | Stale) -> S3Error:
-    """What a change that did not happen looks like to the client."""
-    if isinstance(exc, Stale):
-        return failed()
-    if isinstance(exc, NoSpace):
-        return conflict(FsError(exc.message, errno.ENOSPC))
-    if exc.errno == errno.EEXIST:
-        return failed()
-    return conflict(exc)
-
-
-async def _put_marker(call: Call, key: Key, bucket: Attr, intake: Intake, expect: Expect | None) -> Digests:
+async def _put_marker(
+    call: Call, key: Key, bucket: Attr, intake: Intake, record: S3Record, check: Check | None
+) -> Digests:
     async for block in intake.blocks():
         intake.absorb(block)
     digests = intake.verify()
-    record = _record(call, digests)
-    door = call.door
-
-    def work() -> None:
-        try:
-            door.namespace.put_marker(bucket.inode, key.parts, record, door.uid, door.gid, expect=expect)
-        except (FsError, NoSpace, Stale) as exc:
-            raise refusal(exc) from exc
-        door.namespace.commit()
-
-    await door.slow(work)
+    await call.door.slow(lambda: publish_marker(call, bucket, key, digested(record, digests), check))
     return digests
 
 
-async def _put_file(call: Call, key: Key, bucket: Attr, intake: Intake, expect: Expect | None) -> Digests:
+async def _put_file(
+    call: Call, key: Key, bucket: Attr, intake: Intake, record: S3Record, check: Check | None
+) -> Digests:
     door, namespace = call.door, call.door.namespace
     try:
         staged = namespace.stage(door.uid, door.gid)
@@ -108,27 +78,25 @@ async def _put_file(call: Call, key: Key, bucket: Attr, intake: Intake, expect: 
         raise refusal(exc) from exc
     published = False
     try:
-        await _receive(call, staged, intake)
+        await receive(call, staged, intake)
         digests = intake.verify()
-        record = _record(call, digests)
 
         def finish() -> None:
             nonlocal published
-            namespace.sync(staged)
-            namespace.publish(staged, bucket.inode, key.parts, record, expect=expect)
+            publish(call, bucket, key, staged, digested(record, digests), check)
             published = True
-            namespace.commit()
 
         await door.slow(finish)
         return digests
-    except (FsError, NoSpace, Stale) as exc:
+    except (FsError, NoSpace) as exc:
         raise refusal(exc) from exc
     finally:
         if not published:
             namespace.discard(staged)
 
 
-async def _receive(call: Call, staged: Inode, intake: Intake) -> None:
+async def receive(call: Call, staged: Inode, intake: Intake) -> None:
+    """The body goes into a staged file."""
     namespace = call.door.namespace
     position = 0
     async for block in intake.blocks():

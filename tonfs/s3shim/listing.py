@@ -109,7 +109,7 @@ class Lister:
                     yield Item(key)
             else:
                 if key.startswith(self._prefix) and self._is_object(entry):
-                    yield Item(key, entry.attr, entry.record)
+                    yield Item(key, entry.data or entry.attr, entry.record)
                 stack.append(_Folder(entry.attr.inode, key, limit=self._first))
 
     def _descend(self, after: bytes) -> list[_Folder]:
@@ -171,7 +171,7 @@ class Lister:
         return (entry.attr.is_dir or entry.attr.is_file) and len(key) <= MAX_KEY and visible(entry.name)
 
     def _is_object(self, entry: Entry) -> bool:
-        """Does a directory show itself as a key? When it is marked, or empty."""
+        """Does a directory show itself as a key? When it is marked, has data, or is empty."""
         if entry.record is not None:
             return True
         try:

@@ -107,15 +107,18 @@ _ABSENT: Final = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAM
 
 
 def find_object(namespace: Namespace, bucket: Attr, key: Key) -> Attr | None:
-    """The file or marked directory that the key names, None when it names none.
+    """The inode that holds the object, None when the key names none.
 
     A directory is an object `dir/` when a key made it so, or when it is empty (else nothing would show it).
     """
     try:
         attr = namespace.resolve(key.parts, bucket.inode)
-        if not key.marker:
-            return attr if attr.is_file else None
-        shown = attr.is_dir and (namespace.record(attr.inode) is not None or namespace.is_empty(attr.inode))
+        if not attr.is_dir:
+            return attr if attr.is_file and not key.marker else None
+        carried = namespace.object_at(attr.inode, marker=key.marker)
+        if carried is not None or not key.marker:
+            return carried
+        shown = namespace.record(attr.inode) is not None or namespace.is_empty(attr.inode)
         return attr if shown else None
     except FsError as exc:
         if exc.errno in _ABSENT:
@@ -124,8 +127,8 @@ def find_object(namespace: Namespace, bucket: Attr, key: Key) -> Attr | None:
 
 
 def check_place(namespace: Namespace, bucket: Attr, key: Key) -> None:
-    """Could an object be stored under this key? Raises S3Error 409 when a file is where a directory is needed, or
-    the other way round: found out before the body is read."""
+    """Could an object be stored under this key? Raises S3Error 409 when a file of the mount, a link or a special file
+    is in the way: found out before the body is read."""
     inode = bucket.inode
     for index, part in enumerate(key.parts):
         last = index == len(key.parts) - 1
@@ -134,31 +137,24 @@ def check_place(namespace: Namespace, bucket: Attr, key: Key) -> None:
         except FsError as exc:
             if exc.errno == errno.ENOENT:
                 return
-            raise conflict(exc) from exc
-        if last and not key.marker:
-            if attr.is_dir:
-                raise is_directory()
-            if not attr.is_file:
-                raise parent_is_file()
-        elif not attr.is_dir:
-            raise parent_is_file()
+            raise conflict(exc, key) from exc
+        if not attr.is_dir:
+            plain = last and not key.marker
+            if not attr.is_file or (not plain and namespace.record(attr.inode) is None):
+                raise parent_is_file(b"/".join(key.parts[: index + 1]))
+            return
         inode = attr.inode
 
 
-def is_directory() -> S3Error:
-    return S3Error("ExistingObjectIsDirectory", 409, "There are keys below this one: here it is a directory.")
+def parent_is_file(path: bytes = b"") -> S3Error:
+    where = f"{path.decode('utf-8', 'replace')!r} is" if path else "A part of the key's path is"
+    return S3Error("ObjectParentIsFile", 409, f"{where} a file of the mount, a link or a special file.")
 
 
-def parent_is_file() -> S3Error:
-    return S3Error("ObjectParentIsFile", 409, "A part of the key's path is an object or a special file.")
-
-
-def conflict(exc: FsError) -> S3Error:
+def conflict(exc: FsError, key: Key | None = None) -> S3Error:
     """What the namespace refused while an object was being stored or removed, as S3 says it."""
-    if exc.errno == errno.EISDIR:
-        return is_directory()
-    if exc.errno in (errno.ENOTDIR, errno.ELOOP, errno.EPERM):
-        return parent_is_file()
+    if exc.errno in (errno.EISDIR, errno.ENOTDIR, errno.ELOOP, errno.EPERM):
+        return parent_is_file(key.text if key is not None else b"")
     if exc.errno == errno.ENAMETOOLONG:
         return S3Error("KeyTooLongError", 400, "Your key is too long.")
     if exc.errno == errno.ENOENT:

@@ -71,14 +71,17 @@ def _storable(value: str) -> None:
         raise S3Error("InvalidArgument", 400, "A header to be kept with the object has control characters.")
 
 
-def response_headers(record: S3Record | None, *, checksums: bool) -> list[tuple[str, str]]:
-    """Kept headers, user metadata, and the checksum when it was asked for and still holds."""
+def response_headers(record: S3Record | None) -> list[tuple[str, str]]:
+    """Kept headers, user metadata, the number of tags."""
     if record is None:
         return []
     out = [(SYSTEM[key], value) for key, value in record.headers.items() if key in SYSTEM]
     out += [(META + name, value) for name, value in record.metadata.items()]
-    if checksums and record.current:
-        out += [(f"x-amz-checksum-{name}", value) for name, value in record.checksums.items()]
-        if record.checksums:
-            out.append(("x-amz-checksum-type", "FULL_OBJECT"))
+    if record.tags:
+        out.append(("x-amz-tagging-count", str(len(record.tags))))
     return out
+
+
+def checksum_headers(checksums: Mapping[str, str], kind: str = "FULL_OBJECT") -> list[tuple[str, str]]:
+    out = [(f"x-amz-checksum-{name}", value) for name, value in checksums.items()]
+    return [*out, ("x-amz-checksum-type", kind)] if out else []

@@ -27,13 +27,35 @@ class Operation(Enum):
     DELETE_BUCKET = ("DeleteBucket", Rights.ADMIN)
     HEAD_BUCKET = ("HeadBucket", Rights.READ)
     GET_LOCATION = ("GetBucketLocation", Rights.READ)
+    GET_VERSIONING = ("GetBucketVersioning", Rights.READ)
+    GET_BUCKET_ACL = ("GetBucketAcl", Rights.READ)
+    PUT_BUCKET_ACL = ("PutBucketAcl", Rights.ADMIN)
+    GET_BUCKET_TAGGING = ("GetBucketTagging", Rights.READ)
+    PUT_BUCKET_TAGGING = ("PutBucketTagging", Rights.ADMIN)
+    DELETE_BUCKET_TAGGING = ("DeleteBucketTagging", Rights.ADMIN)
+    GET_UNSET = ("GetBucketConfiguration", Rights.READ)
     LIST_V1 = ("ListObjects", Rights.READ)
     LIST_V2 = ("ListObjectsV2", Rights.READ)
+    LIST_VERSIONS = ("ListObjectVersions", Rights.READ)
+    LIST_UPLOADS = ("ListMultipartUploads", Rights.WRITE)
     DELETE_OBJECTS = ("DeleteObjects", Rights.WRITE)
     PUT_OBJECT = ("PutObject", Rights.WRITE)
+    COPY_OBJECT = ("CopyObject", Rights.WRITE)
     GET_OBJECT = ("GetObject", Rights.READ)
     HEAD_OBJECT = ("HeadObject", Rights.READ)
     DELETE_OBJECT = ("DeleteObject", Rights.WRITE)
+    GET_ATTRIBUTES = ("GetObjectAttributes", Rights.READ)
+    GET_OBJECT_ACL = ("GetObjectAcl", Rights.READ)
+    PUT_OBJECT_ACL = ("PutObjectAcl", Rights.WRITE)
+    GET_TAGGING = ("GetObjectTagging", Rights.READ)
+    PUT_TAGGING = ("PutObjectTagging", Rights.WRITE)
+    DELETE_TAGGING = ("DeleteObjectTagging", Rights.WRITE)
+    CREATE_UPLOAD = ("CreateMultipartUpload", Rights.WRITE)
+    UPLOAD_PART = ("UploadPart", Rights.WRITE)
+    UPLOAD_PART_COPY = ("UploadPartCopy", Rights.WRITE)
+    COMPLETE_UPLOAD = ("CompleteMultipartUpload", Rights.WRITE)
+    ABORT_UPLOAD = ("AbortMultipartUpload", Rights.WRITE)
+    LIST_PARTS = ("ListParts", Rights.WRITE)
 
     @property
     def label(self) -> str:
@@ -114,6 +136,28 @@ OVERRIDES: Final[Mapping[str, str]] = {
 }
 """Words on a GET or HEAD that replace headers of the answer."""
 
+UNSET: Final[Mapping[str, tuple[str, str]]] = {
+    "cors": ("NoSuchCORSConfiguration", "The CORS configuration does not exist."),
+    "encryption": (
+        "ServerSideEncryptionConfigurationNotFoundError",
+        "The server side encryption configuration was not found.",
+    ),
+    "lifecycle": ("NoSuchLifecycleConfiguration", "The lifecycle configuration does not exist."),
+    "object-lock": (
+        "ObjectLockConfigurationNotFoundError",
+        "Object Lock configuration does not exist for this bucket.",
+    ),
+    "ownershipControls": ("OwnershipControlsNotFoundError", "The bucket ownership controls were not found."),
+    "policy": ("NoSuchBucketPolicy", "The bucket policy does not exist."),
+    "publicAccessBlock": (
+        "NoSuchPublicAccessBlockConfiguration",
+        "The public access block configuration was not found.",
+    ),
+    "replication": ("ReplicationConfigurationNotFoundError", "The replication configuration was not found."),
+    "website": ("NoSuchWebsiteConfiguration", "The specified bucket does not have a website configuration."),
+}
+"""Configurations that a bucket never has here: asking for one is answered as S3 does for a bucket without it."""
+
 _HARMLESS: Final = frozenset(
     [
         "x-amz-content-sha256",
@@ -130,20 +174,88 @@ _HARMLESS: Final = frozenset(
 """`x-amz-*` headers that are obeyed elsewhere, or may be ignored without doing anything wrong."""
 
 _ONLY: Final[Mapping[str, frozenset[str]]] = {
-    "x-amz-acl": frozenset({"private"}),
     "x-amz-storage-class": frozenset({"STANDARD"}),
-    "x-amz-bucket-object-lock-enabled": frozenset({"false"}),
+    "x-amz-bucket-object-lock-enabled": frozenset({"false", "False"}),
     "x-amz-object-ownership": frozenset({"BucketOwnerEnforced"}),
-    "x-amz-checksum-type": frozenset({"FULL_OBJECT"}),
-    "x-amz-metadata-directive": frozenset({"COPY"}),
 }
 """Headers of which exactly these values mean what tonfs does anyway."""
+
+_COPY: Final = frozenset(
+    [
+        "x-amz-copy-source",
+        "x-amz-copy-source-if-match",
+        "x-amz-copy-source-if-none-match",
+        "x-amz-copy-source-if-modified-since",
+        "x-amz-copy-source-if-unmodified-since",
+    ]
+)
+_KEPT: Final = frozenset(["x-amz-acl", "x-amz-tagging"])
+_SUMS: Final = frozenset(["x-amz-checksum-algorithm"])
+_DELETE: Final = frozenset(
+    ["x-amz-bypass-governance-retention", "x-amz-if-match-last-modified-time", "x-amz-if-match-size"]
+)
+_OBEYED: Final[Mapping[Operation, frozenset[str]]] = {
+    Operation.CREATE_BUCKET: frozenset(["x-amz-acl"]),
+    Operation.PUT_BUCKET_ACL: frozenset(["x-amz-acl"]),
+    Operation.PUT_OBJECT_ACL: frozenset(["x-amz-acl"]),
+    Operation.PUT_OBJECT: _KEPT | {"x-amz-checksum-type"} | _SUMS,
+    Operation.COPY_OBJECT: _COPY | _KEPT | _SUMS | {"x-amz-metadata-directive", "x-amz-tagging-directive"},
+    Operation.CREATE_UPLOAD: _KEPT | _SUMS | {"x-amz-checksum-type"},
+    Operation.UPLOAD_PART: _SUMS,
+    Operation.UPLOAD_PART_COPY: _COPY | {"x-amz-copy-source-range"},
+    Operation.COMPLETE_UPLOAD: frozenset(["x-amz-checksum-type", "x-amz-mp-object-size"]),
+    Operation.DELETE_OBJECT: _DELETE,
+    Operation.DELETE_OBJECTS: _DELETE,
+    Operation.GET_ATTRIBUTES: frozenset(["x-amz-object-attributes", "x-amz-max-parts", "x-amz-part-number-marker"]),
+}
+"""`x-amz-*` headers that the handler of an operation obeys or refuses itself."""
+
+_SERVICE_WORDS: Final = frozenset(["max-buckets", "bucket-region"])
+_BUCKET_GET: Final[Mapping[str, Operation]] = {
+    "location": Operation.GET_LOCATION,
+    "versioning": Operation.GET_VERSIONING,
+    "acl": Operation.GET_BUCKET_ACL,
+    "tagging": Operation.GET_BUCKET_TAGGING,
+    "versions": Operation.LIST_VERSIONS,
+    "uploads": Operation.LIST_UPLOADS,
+}
+_BUCKET_SUB: Final[Mapping[tuple[str, str], Operation]] = {
+    **{("GET", word): operation for word, operation in _BUCKET_GET.items()},
+    **{("GET", word): Operation.GET_UNSET for word in UNSET},
+    ("POST", "delete"): Operation.DELETE_OBJECTS,
+    ("PUT", "acl"): Operation.PUT_BUCKET_ACL,
+    ("PUT", "tagging"): Operation.PUT_BUCKET_TAGGING,
+    ("DELETE", "tagging"): Operation.DELETE_BUCKET_TAGGING,
+}
+_OBJECT_SUB: Final[Mapping[tuple[str, frozenset[str]], Operation]] = {
+    ("GET", frozenset({"partNumber"})): Operation.GET_OBJECT,
+    ("HEAD", frozenset({"partNumber"})): Operation.HEAD_OBJECT,
+    ("GET", frozenset({"attributes"})): Operation.GET_ATTRIBUTES,
+    ("GET", frozenset({"acl"})): Operation.GET_OBJECT_ACL,
+    ("PUT", frozenset({"acl"})): Operation.PUT_OBJECT_ACL,
+    ("GET", frozenset({"tagging"})): Operation.GET_TAGGING,
+    ("PUT", frozenset({"tagging"})): Operation.PUT_TAGGING,
+    ("DELETE", frozenset({"tagging"})): Operation.DELETE_TAGGING,
+    ("POST", frozenset({"uploads"})): Operation.CREATE_UPLOAD,
+    ("PUT", frozenset({"uploadId", "partNumber"})): Operation.UPLOAD_PART,
+    ("POST", frozenset({"uploadId"})): Operation.COMPLETE_UPLOAD,
+    ("DELETE", frozenset({"uploadId"})): Operation.ABORT_UPLOAD,
+    ("GET", frozenset({"uploadId"})): Operation.LIST_PARTS,
+}
 
 
 def split_path(raw_path: str) -> tuple[bytes, bytes]:
     """(bucket, key), decoded. `/` alone is the service. Raises S3Error(InvalidURI)."""
     bucket, _, key = raw_path[1:].partition("/")
     return decode(bucket), decode(key)
+
+
+def check_method(request: Request) -> None:
+    """A browser asks before it has credentials whether it may: never, there is no CORS here. Raises S3Error."""
+    if request.method == "OPTIONS":
+        if request.header("origin") is None:
+            raise S3Error("BadRequest", 400, "Insufficient information. Origin request header needed.")
+        raise S3Error("AccessForbidden", 403, "CORSResponse: CORS is not enabled for this bucket.")
 
 
 def route(request: Request) -> Target:
@@ -177,20 +289,20 @@ def _plain(words: set[str]) -> None:
 def _service(request: Request, words: set[str]) -> Operation:
     if request.method != "GET":
         raise _not_allowed()
-    _plain(words | {name for name, _, _ in request.query if name in ("prefix", "continuation-token")})
+    _plain(words - _SERVICE_WORDS)
     return Operation.LIST_BUCKETS
 
 
 def _bucket(request: Request, words: set[str]) -> Operation:
     method = request.method
-    if method == "GET" and words == {"location"}:
-        return Operation.GET_LOCATION
     if method == "GET" and words == {"list-type"}:
         if request.parameter("list-type") != "2":
             raise S3Error("InvalidArgument", 400, "list-type must be 2.")
         return Operation.LIST_V2
-    if method == "POST" and words == {"delete"}:
-        return Operation.DELETE_OBJECTS
+    if len(words) == 1:
+        found = _BUCKET_SUB.get((method, next(iter(words))))
+        if found is not None:
+            return found
     if method == "POST" and not words:
         raise not_implemented("POST to a bucket")
     _plain(words)
@@ -206,16 +318,24 @@ def _bucket(request: Request, words: set[str]) -> Operation:
 
 
 def _object(request: Request, words: set[str]) -> Operation:
-    _plain(words)
-    plain = {
-        "GET": Operation.GET_OBJECT,
-        "HEAD": Operation.HEAD_OBJECT,
-        "PUT": Operation.PUT_OBJECT,
-        "DELETE": Operation.DELETE_OBJECT,
-    }
-    if request.method not in plain:
-        raise _not_allowed()
-    operation = plain[request.method]
+    words = _unversioned(request, words)
+    copy = request.header("x-amz-copy-source") is not None
+    if words:
+        operation = _OBJECT_SUB.get((request.method, frozenset(words)))
+        if operation is None:
+            raise not_implemented(sorted(words)[0])
+        if operation is Operation.UPLOAD_PART and copy:
+            operation = Operation.UPLOAD_PART_COPY
+    else:
+        plain = {
+            "GET": Operation.GET_OBJECT,
+            "HEAD": Operation.HEAD_OBJECT,
+            "PUT": Operation.COPY_OBJECT if copy else Operation.PUT_OBJECT,
+            "DELETE": Operation.DELETE_OBJECT,
+        }
+        if request.method not in plain:
+            raise _not_allowed()
+        operation = plain[request.method]
     reading = operation in (Operation.GET_OBJECT, Operation.HEAD_OBJECT)
     overrides = [name for name, _, _ in request.query if name in OVERRIDES]
     if overrides and not reading:
@@ -223,15 +343,30 @@ def _object(request: Request, words: set[str]) -> Operation:
     return operation
 
 
-def check_headers(request: Request) -> None:
+def _unversioned(request: Request, words: set[str]) -> set[str]:
+    """There is one version of each object, `null`, on the operations that may name one."""
+    if "versionId" not in words or (request.method in ("PUT", "POST") and "tagging" not in words):
+        return words
+    version = request.parameter("versionId")
+    if version not in ("null", ""):
+        raise S3Error("InvalidArgument", 400, "Invalid version id specified: each object has the one version 'null'.")
+    return words - {"versionId"}
+
+
+def check_headers(request: Request, operation: Operation) -> None:
     """Refuse what would change the meaning of the request and is not done here. Raises S3Error."""
+    obeyed = _OBEYED.get(operation, frozenset())
     for name, value in request.headers:
-        if name == "x-amz-expected-bucket-owner":
+        if name == "x-amz-expected-bucket-owner" or name == "x-amz-source-expected-bucket-owner":
             if value != OWNER_ID:
                 raise S3Error("AccessDenied", 403, "The bucket does not belong to the expected owner.")
         elif name in _ONLY:
             if value not in _ONLY[name]:
                 raise not_implemented(f"{name}: {value[:60]}")
+        elif name in obeyed:
+            continue
+        elif name in ("x-amz-checksum-algorithm", "x-amz-checksum-type"):
+            raise not_implemented(name)
         elif name.startswith("x-amz-") and not (
             name in _HARMLESS or name.startswith(("x-amz-meta-", "x-amz-checksum-"))
         ):

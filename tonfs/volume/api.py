@@ -419,6 +419,10 @@ class Namespace(Protocol):
         """Replace the record of a file or directory; its digests are bound to the present version."""
         ...
 
+    def set_tags(self, inode: Inode, tags: Mapping[str, str]) -> None:
+        """Replace the tags of a file or directory, also of one that has no record yet; digests stay as they are."""
+        ...
+
     # Multipart uploads. An id that is unknown, or of an upload that is complete, is FsError(ENOENT).
 
     def begin_upload(self, bucket: Inode, key: bytes, facts: Mapping[str, Any]) -> Upload: ...

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import errno
+import json
 import stat
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from ..errors import FsError, Stale
 from ..ids import Inode
@@ -13,7 +14,7 @@ from .api import ROOT, Attr, Change, Expect, ObjectPart, S3Record
 from .core import locked
 from .names import Found, check_new_name
 from .node import Node
-from .records import RECORD_COLUMNS, RECORD_INSERT, record_of, record_row
+from .records import NO_VERSION, RECORD_COLUMNS, RECORD_INSERT, record_of, record_row
 from .schema import ATTACHED, CONTENT, IMPLIED, OWN, RECORD
 from .xattrs import Xattrs
 
@@ -67,6 +68,18 @@ class Objects(Xattrs):
         values = record_row(node.inode, node.version, record)
         self._sql(RECORD_INSERT, values)
         node.set(RECORD)
+        self._touch(node, times=False)
+
+    @locked
+    def set_tags(self, inode: Inode, tags: Mapping[str, str]) -> None:
+        node = self._node(inode)
+        text = json.dumps(dict(tags), ensure_ascii=True, sort_keys=True)
+        if node.flags & RECORD:
+            self._sql("UPDATE record SET tags = ? WHERE inode = ?", (text, inode))
+        elif tags:
+            # A file of the mount: a record that vouches for no version of its bytes.
+            self._sql(RECORD_INSERT, record_row(inode, NO_VERSION, S3Record(etag="", tags=tags)))
+            node.set(RECORD)
         self._touch(node, times=False)
 
     # Staging ----------------------------------------------------------------------------------------------------

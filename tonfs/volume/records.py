@@ -9,6 +9,8 @@ from typing import Any, Final
 from ..ids import Inode
 from .api import S3Record
 
+NO_VERSION: Final = 0
+"""Inodes count from 1: a record of this version holds no digests."""
 RECORD_COLUMNS: Final = ("version", "etag", "content_type", "metadata", "checksums", "headers", "tags", "checksum_type")
 
 

@@ -119,11 +119,11 @@ async def test_too_few_providers_are_said_and_the_rest_is_hired_when_one_comes(
         world.providers[2].fault = "silent"
         world.front.write(1, noise(1000))
         await world.until(lambda: len(world.placements(State.ACTIVE)) == 2)
-        assert any("1 more replicas are wanted" in text for text in agent.problems.values())
+        assert any("1 more replicas are wanted" in problem.text for problem in agent.problems)
         world.providers[2].fault = ""
         await world.proven()
         await trio.sleep(5)
-        assert not agent.problems
+        assert not list(agent.problems)
 
 
 async def test_a_provider_that_never_proves_is_given_up_and_replaced(tmp_path: Path, autojump_clock: MockClock) -> None:
@@ -211,7 +211,7 @@ async def test_a_paused_agent_packs_and_pays_nothing_until_it_goes_on(
 async def test_an_empty_wallet_is_a_clear_problem_and_no_busy_loop(tmp_path: Path, autojump_clock: MockClock) -> None:
     async with agent_world(tmp_path, coins=0) as world, world.running() as agent:
         world.front.write(1, noise(1000))
-        await world.until(lambda: any("The wallet holds" in text for text in agent.problems.values()))
+        await world.until(lambda: any("The wallet holds" in problem.text for problem in agent.problems))
         await trio.sleep(60)
         assert len(world.chain.sent) <= len(world.providers) + 1  # only the providers' registrations
         await world.chain.give(world.wallet.address, 50 * NANO)
@@ -221,7 +221,7 @@ async def test_an_empty_wallet_is_a_clear_problem_and_no_busy_loop(tmp_path: Pat
 async def test_a_contract_that_runs_dry_is_topped_up(tmp_path: Path, autojump_clock: MockClock) -> None:
     async with agent_world(tmp_path) as world, world.running() as agent:
         await filled(world)
-        for _ in range(6):
+        for _ in range(3):
             world.chain.advance(86_400)
             await trio.sleep(400)
         kinds = Counter(r["kind"] for r in agent.store.conn.execute("SELECT kind FROM intent"))
@@ -256,3 +256,13 @@ async def test_what_cannot_be_fetched_is_an_error_with_a_name(tmp_path: Path, au
         await filled(world)
         with pytest.raises(NotFound):
             await fetcher.fetch(agent, BagId(bytes(32)), 0, 10, 5.0)
+
+
+async def test_what_was_fetched_a_moment_ago_stays_for_its_reader(tmp_path: Path, autojump_clock: MockClock) -> None:
+    async with agent_world(tmp_path) as world, world.running() as agent:
+        bag = await filled(world)
+        await fetcher.fetch(agent, bag, 0, 10, 5.0)
+        asked = trio.current_time()
+        dropped, _ = await fetcher.drop_local(agent, [bag])
+        assert dropped == [bag]
+        assert trio.current_time() - asked >= fetcher.READ_LEASE

@@ -318,6 +318,30 @@ def test_a_confirmation_of_what_was_never_sent_is_dropped() -> None:
     assert b.asked == []
 
 
+def test_a_peer_that_confirms_packets_of_our_earlier_life_is_told_our_date() -> None:
+    """tonutils-storage learns our date only from a root packet that names its own; till then it means the old one."""
+    net = SimNet()
+    a, b = echo(net)
+    told: list[tuple[int | None, int | None]] = []
+
+    def look(datagram: bytes, source: UdpAddress, target: UdpAddress) -> None:
+        if source == b.address:
+            contents = wire.parse_contents(wire.open_root(a.key, datagram))
+            told.append((contents.reinit_date, contents.dst_reinit_date))
+
+    net.on_wire = look
+    started = int(net.now())
+    for seqno in (501, 502):
+        plain = wire.build_contents(
+            [wire.pack_message(wire.Query(bytes(32), b"q"))], seqno=seqno, confirm_seqno=300,
+            from_key=a.key.public_key, dates=(started, 0), sign=a.key,
+        )  # fmt: skip
+        b.hub.receive(wire.seal_root(b.key.public_key, b.key.short_id, plain), a.address, net.time)
+        b.flush()
+    assert told == [(started, started)]  # once: no echo chamber
+    assert b.asked == []
+
+
 @settings(max_examples=30, deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 2), st.binary(max_size=120)), max_size=12))
 def test_no_authenticated_rubbish_breaks_a_peer(messages: list[tuple[int, bytes]]) -> None:

@@ -14,6 +14,7 @@ from tonfs.clock import ManualClock
 from tonfs.errors import BadPacket, UsageError
 from tonfs.network import rldp2, rldp_link, tl
 from tonfs.network.fec import SYMBOL, PartDecoder, SymbolSource
+from tonfs.network.lane import Sink
 from tonfs.network.rldp_link import RldpLink, answer_id
 from tonfs.network.rldp_transfer import Budget, RldpQuery
 
@@ -175,14 +176,22 @@ class Bench:
         self.queries: list[RldpQuery] = []
         self.budget = Budget(1 << 24)
         self.answers = Budget(1 << 24)
+        self.ready = True
         self.link = RldpLink(
-            lambda data, now: self.sent.append(data),
-            lambda: True,
-            lambda query, now: self.queries.append(query),
-            ManualClock(),
-            self.budget,
-            self.answers,
+            self, lambda query, now: self.queries.append(query), ManualClock(), self.budget, self.answers
         )
+
+    def send_custom(self, data: bytes, now: float) -> None:
+        self.sent.append(data)
+
+    def send_symbols(self, symbols: rldp2.Symbols, now: float) -> None:
+        self.sent.extend(symbols.messages())
+
+    def watch(self, sink: Sink) -> None:
+        pass  # everything comes by `on_custom`
+
+    def unwatch(self, sink: Sink) -> None:
+        pass
 
     def take(self) -> list[rldp2.MessagePart | rldp2.Confirm | rldp2.Complete | None]:
         found = [rldp2.parse(data) for data in self.sent]
@@ -206,27 +215,27 @@ def rldp_query(data: bytes, max_answer: int = 1 << 20) -> bytes:
 def test_our_symbols_are_the_tl_of_the_reference() -> None:
     data = random.Random(1).randbytes(3000)
     sender = rldp2.PartSender(b"\5" * 32, 0, 3000, data)
-    for seqno in range(8):
-        message = sender.emit()
+    (source,), (repair,) = sender.emit(4), sender.emit(4)
+    for seqno, message in enumerate([*source.messages(), *repair.messages()]):
         assert message == part_message(b"\5" * 32, data, seqno)
         assert len(message) == 840
 
 
 def test_confirmations_count_from_one_and_show_the_last_32() -> None:
-    receiver = rldp2.PartReceiver(b"\5" * 32, 3, 768 * 100)
+    head = rldp2.PartSender(b"\5" * 32, 3, 9_000_000, bytes(768 * 100)).head
+    receiver = rldp2.PartReceiver(3, 768 * 100, rldp2.part_key(head))
     for seqno in (0, 1, 5, 3):
         receiver.receive(seqno, bytes(SYMBOL))
-    confirm = rldp2.parse(receiver.confirm())
+    confirm = rldp2.parse(receiver.sink.confirm())
     assert confirm == rldp2.Confirm(b"\5" * 32, 3, 6, 0b110101, 4)
     receiver.receive(60, bytes(SYMBOL))
-    assert rldp2.parse(receiver.confirm()) == rldp2.Confirm(b"\5" * 32, 3, 61, 1, 5)
+    assert rldp2.parse(receiver.sink.confirm()) == rldp2.Confirm(b"\5" * 32, 3, 61, 1, 5)
 
 
 def test_confirmations_as_go_sends_them_hold_nothing_back() -> None:
     """Go v1.16 leaves out the +1 in max_seqno (reference 3.4); the last symbol must be sent all the same."""
     sender = rldp2.PartSender(b"\5" * 32, 0, 100 * SYMBOL, bytes(100 * SYMBOL))
-    for _ in range(50):
-        sender.emit()
+    assert [symbols.amount for symbols in sender.emit(50)] == [50]
     assert sender.on_confirm(40, 41) == (41, 41)
     assert (sender.in_flight, sender.wanted(0.0)) == (9, 50)
 
