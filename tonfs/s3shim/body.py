@@ -120,8 +120,16 @@ class Intake:
 
     def absorb(self, block: bytes) -> None:
         """Account for a block: slow for a loop, fine in a thread."""
-        self._count += len(block)
+        self.absorb_md5(block)
+        self.absorb_rest(block)
+
+    def absorb_md5(self, block: bytes) -> None:
+        """One half of `absorb`; the two may run at the same time."""
         self._md5.update(block)
+
+    def absorb_rest(self, block: bytes) -> None:
+        """The other half."""
+        self._count += len(block)
         if self._sha256 is not None:
             self._sha256.update(block)
         if self._checksum is not None:

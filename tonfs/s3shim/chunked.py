@@ -116,7 +116,8 @@ class ChunkDecoder:
     def _data(self, out: list[bytes]) -> bool:
         if not self._buffer:
             return False
-        piece = bytes(self._buffer[: self._left])
+        with memoryview(self._buffer) as view:
+            piece = bytes(view[: self._left])
         del self._buffer[: len(piece)]
         self._left -= len(piece)
         self._received += len(piece)

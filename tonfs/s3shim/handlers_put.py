@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 
 from ..errors import FsError, NoSpace
-from ..ids import Inode
 from ..volume.api import Attr, S3Record
 from . import acl, tags
 from .body import Digests, Intake
@@ -13,6 +12,7 @@ from .door import Answer, Call
 from .found import find
 from .mapping import Key, check_place, find_bucket, parse_key
 from .metadata import checksum_headers, content_type, system_headers, user_metadata
+from .receive import receive
 from .router import not_implemented
 from .store import Check, publish, publish_marker, refusal, write_check
 
@@ -93,20 +93,3 @@ async def _put_file(
     finally:
         if not published:
             namespace.discard(staged)
-
-
-async def receive(call: Call, staged: Inode, intake: Intake) -> None:
-    """The body goes into a staged file."""
-    namespace = call.door.namespace
-    position = 0
-    async for block in intake.blocks():
-
-        def work(block: bytes = block, position: int = position) -> None:
-            intake.absorb(block)
-            namespace.write(staged, position, block)
-
-        if len(block) <= 16 << 10:
-            work()
-        else:
-            await call.door.slow(work)
-        position += len(block)

@@ -14,8 +14,9 @@ from .body import Digests, Intake, read_whole
 from .door import Answer, Call, Headers, xml_answer
 from .found import find
 from .handlers_get import part_number
-from .handlers_put import check_destination, described, receive
+from .handlers_put import check_destination, described
 from .mapping import Key, find_bucket, parse_key
+from .receive import receive
 from .store import conditionally, refusal, write_check
 
 
