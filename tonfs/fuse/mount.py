@@ -20,6 +20,7 @@ from ..errors import Busy, Refused, TonfsError
 from ..log import get_logger
 from ..volume.api import Change, Fetch, Namespace
 from . import mountpoint
+from .gate import WORKERS, Gate, install, remove
 from .handlers import Handlers
 from .options import MountOptions
 from .virtual import Reports
@@ -141,11 +142,22 @@ class Mount:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._tune)
                 task_status.started()
-                await pyfuse3.main()
+                await self._answer()
                 nursery.cancel_scope.cancel()
         finally:
             self.alive = False
             self._ended.set()
+
+    async def _answer(self) -> None:
+        jobs = trio.to_thread.current_default_thread_limiter()
+        gate = Gate(lambda: jobs.borrowed_tokens > 0)
+        if not install(gate):
+            log.info("this pyfuse3 does not take the fast loop; its own serves")
+            return await pyfuse3.main(WORKERS, WORKERS)
+        try:
+            await pyfuse3.main(WORKERS, WORKERS)
+        finally:
+            remove(gate)
 
     async def _tune(self) -> None:
         await trio.to_thread.run_sync(mountpoint.tune, self.point)

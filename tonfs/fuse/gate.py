@@ -1,0 +1,143 @@
+"""The loop gate: what pyfuse3's workers wait on, without a scheduler pass for every request.
+
+pyfuse3's workers read requests one after the other under a `trio.Lock`, after `trio.lowlevel.wait_readable`. Both go
+through trio's scheduler and epoll each time, which is most of what a small request costs (reference fuse.md, 3).
+pyfuse3 looks `trio` up in its own module whenever it needs it; `install` puts a stand-in there:
+
+* `Lock` becomes a gate. Entering it when it is open costs nothing, leaving it wakes nobody.
+* `wait_readable` asks the kernel first (`poll`, no waiting). Only when nothing has come for `SPIN` seconds, or when
+  other tasks are due their turn, does it go through the scheduler.
+* When a handler suspends (a thread, the network), another worker must take over reading: an instrument looks after
+  every step of a task whether the gate stands open, and wakes one that waits before it.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import time
+import types
+from collections.abc import Callable
+from typing import Any, Final
+
+import pyfuse3
+import trio
+
+BURST: Final = 64
+"""Requests in a row before other tasks get their turn."""
+SLICE: Final = 0.002
+"""Seconds of requests in a row before other tasks get their turn."""
+SPIN: Final = 50e-6
+"""Seconds to ask again and again before sleeping; waking up takes longer than most gaps within a burst."""
+WORKERS: Final = 200
+"""Requests that may wait for disk or network at the same time. One is made when all others are at work, and stays:
+with room for fewer idle ones, pyfuse3 would end and start workers all the time."""
+_POLLIN: Final = 1
+
+
+class _PollFd(ctypes.Structure):
+    _fields_ = (("fd", ctypes.c_int), ("events", ctypes.c_short), ("revents", ctypes.c_short))  # as in poll(2)
+
+
+def _poll_function() -> Callable[[Any, int, int], int]:
+    """poll(2) that keeps the interpreter lock: it does not wait here, and whoever lets the lock go for a moment may
+    get it back only after a switch interval when other threads are busy."""
+    poll = ctypes.PyDLL(None).poll
+    poll.argtypes = [ctypes.POINTER(_PollFd), ctypes.c_ulong, ctypes.c_int]
+    poll.restype = ctypes.c_int
+    return poll
+
+
+class Gate(trio.abc.Instrument):
+    """One for a session. `threads_out` says whether a thread job is under way: it must not wait for our spinning."""
+
+    def __init__(self, threads_out: Callable[[], bool] = lambda: False) -> None:
+        self._threads_out = threads_out
+        self._taken = False
+        self._waiting: list[trio.lowlevel.Task] = []
+        self.entered = 0
+        self.at_once = 0
+        """Requests that were read without a pass through the scheduler."""
+        self._in_a_row = 0
+        self._since = 0.0
+        self._entry = _PollFd(-1, _POLLIN, 0)
+        self._poll = _poll_function()
+        self._address = ctypes.byref(self._entry)
+
+    # In the place of trio.Lock ----------------------------------------------------------------------------------
+
+    async def __aenter__(self) -> None:
+        while self._taken:
+            await self._park()
+        self._taken = True
+        self.entered += 1
+
+    async def __aexit__(self, *exc: object) -> None:
+        self._taken = False
+
+    async def _park(self) -> None:
+        task = trio.lowlevel.current_task()
+        self._waiting.append(task)
+
+        def abort(_: Any) -> trio.lowlevel.Abort:
+            self._waiting.remove(task)
+            return trio.lowlevel.Abort.SUCCEEDED
+
+        await trio.lowlevel.wait_task_rescheduled(abort)
+
+    def after_task_step(self, task: trio.lowlevel.Task) -> None:
+        """The last that came is the first to go: its buffers are warm, the others' were perhaps never used."""
+        if self._waiting and not self._taken:
+            trio.lowlevel.reschedule(self._waiting.pop())
+
+    # In the place of trio.lowlevel.wait_readable ------------------------------------------------------------------
+
+    async def wait_readable(self, fd: int) -> None:
+        """Returns when a request can be read. Raises trio.ClosedResourceError after `notify_closing`."""
+        self._entry.fd = fd
+        now = time.perf_counter()
+        if self._in_a_row < BURST and now - self._since < SLICE:
+            if self._poll(self._address, 1, 0) > 0:
+                self._counted()
+                return
+            if not self._threads_out():
+                until = now + SPIN
+                while time.perf_counter() < until:
+                    if self._poll(self._address, 1, 0) > 0:
+                        self._counted()
+                        return
+        await trio.lowlevel.wait_readable(fd)
+        self._in_a_row = 0
+        self._since = time.perf_counter()
+
+    def _counted(self) -> None:
+        self._in_a_row += 1
+        self.at_once += 1
+
+
+class _StandIn(types.ModuleType):
+    """A module with some names replaced; all others are those of the original."""
+
+    def __init__(self, original: types.ModuleType, **replaced: Any) -> None:
+        super().__init__(original.__name__)
+        self._original = original
+        self.__dict__.update(replaced)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._original, name)
+
+
+def install(gate: Gate) -> bool:
+    """Put the gate into pyfuse3, inside the event loop, before `pyfuse3.main`. False where this pyfuse3 does not
+    look up `trio` as ours does: its own loop serves then, just slower."""
+    if getattr(pyfuse3, "trio", None) is not trio:
+        return False
+    lowlevel = _StandIn(trio.lowlevel, wait_readable=gate.wait_readable)
+    pyfuse3.__dict__["trio"] = _StandIn(trio, Lock=lambda: gate, lowlevel=lowlevel)
+    trio.lowlevel.add_instrument(gate)
+    return True
+
+
+def remove(gate: Gate) -> None:
+    """Undo `install`."""
+    pyfuse3.__dict__["trio"] = trio
+    trio.lowlevel.remove_instrument(gate)
