@@ -121,7 +121,9 @@ async def test_presigned_urls_open_one_thing_for_a_while(bucket: S3) -> None:
     assert await use("GET", url + "&X-Amz-Signature=" + "0" * 64) == (400, "InvalidArgument")
     header = client.signed("GET", "/bkt/k")
     assert (await use("GET", url, authorization=header["authorization"])) == (400, "InvalidArgument")
-    for expires in ("0", "-1", "604801", "99999999999999999999", "text", ""):
+    for expires in ("0", "-1", "604801"):
+        assert await use("GET", client.presign("GET", "/bkt/k", expires)) == (403, "AccessDenied")
+    for expires in ("99999999999999999999", "text", ""):
         assert await use("GET", client.presign("GET", "/bkt/k", expires)) == (400, "AuthorizationQueryParametersError")
     late = Client(client.host, client.access_key, client.secret_key, now=time.time() - 120)
     assert await use("GET", late.presign("GET", "/bkt/k", "60")) == (403, "AccessDenied")

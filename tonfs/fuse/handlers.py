@@ -45,6 +45,8 @@ class Handlers(pyfuse3.Operations):  # type: ignore[misc]  # pyfuse3 is untyped 
         self._fetch = fetch
         self._options = options
         self.enable_writeback_cache = not options.read_only
+        self._opens: dict[Inode, int] = {}
+        """How often each file is open."""
         self._clear = 0 if options.umask is None else options.umask
         missing = pyfuse3.EntryAttributes()
         missing.st_ino = 0
@@ -197,8 +199,11 @@ class Handlers(pyfuse3.Operations):  # type: ignore[misc]  # pyfuse3 is untyped 
 
     # Files ------------------------------------------------------------------------------------------------------
 
-    def _opened(self, inode: Inode) -> Any:
+    def _opened(self, inode: Inode, flags: int) -> Any:
         self._ns.hold(inode)
+        self._opens[inode] = self._opens.get(inode, 0) + 1
+        if flags & os.O_ACCMODE != os.O_RDONLY:
+            self._ns.kernel.writers.add(inode)
         return pyfuse3.FileInfo(fh=inode, keep_cache=True)
 
     @handler
@@ -209,7 +214,7 @@ class Handlers(pyfuse3.Operations):  # type: ignore[misc]  # pyfuse3 is untyped 
         self._ns.getattr(number)
         if flags & os.O_TRUNC:
             await self._truncate(number, 0)
-        return self._opened(number)
+        return self._opened(number, flags)
 
     @handler
     async def create(self, parent: int, name: bytes, mode: int, flags: int, ctx: Any) -> Any:
@@ -225,7 +230,7 @@ class Handlers(pyfuse3.Operations):  # type: ignore[misc]  # pyfuse3 is untyped 
                 raise
             if flags & os.O_TRUNC:
                 attr = await self._truncate(attr.inode, 0)
-        return self._opened(attr.inode), self._known(attr)
+        return self._opened(attr.inode, flags), self._known(attr)
 
     @handler
     async def read(self, fh: int, off: int, size: int) -> bytes:
@@ -254,8 +259,15 @@ class Handlers(pyfuse3.Operations):  # type: ignore[misc]  # pyfuse3 is untyped 
     async def release(self, fh: int) -> None:
         if fh >= VIRTUAL:
             self._tree().release(fh)
+            return
+        inode = Inode(fh)
+        left = self._opens.get(inode, 1) - 1
+        if left:
+            self._opens[inode] = left
         else:
-            self._ns.drop(Inode(fh))
+            self._opens.pop(inode, None)
+            self._ns.kernel.writers.discard(inode)
+        self._ns.drop(inode)
 
     @handler
     async def fsync(self, fh: int, datasync: bool) -> None:

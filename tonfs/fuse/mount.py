@@ -17,6 +17,7 @@ import pyfuse3
 import trio
 
 from ..errors import Busy, Refused, TonfsError
+from ..ids import Inode
 from ..log import get_logger
 from ..volume.api import Change, Fetch, Namespace
 from . import mountpoint
@@ -31,11 +32,23 @@ SYNC_TIMEOUT: Final = 60.0
 UNMOUNT_TIMEOUT: Final = 60.0
 
 
+PULL_TIMEOUT: Final = 5.0
+SETTLE_TIMEOUT: Final = 2.0
+
+
+class _Errand:
+    """Something that a thread waits for: the kernel's bytes of a file, or only its turn."""
+
+    def __init__(self, inode: Inode | None = None) -> None:
+        self.inode = inode
+        self.done = threading.Event()
+
+
 class Invalidator:
     """Tells the kernel, from a thread, what it must forget; such calls may wait for requests that we serve."""
 
     def __init__(self) -> None:
-        self._queue: queue.SimpleQueue[Change | None] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[Change | _Errand | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._work, name="invalidate", daemon=True)
         self._stopping = False
 
@@ -44,6 +57,20 @@ class Invalidator:
 
     def tell(self, change: Change) -> None:
         self._queue.put(change)
+
+    def pull(self, inode: Inode) -> None:
+        """What the kernel has of the file and did not write yet is written when this returns, or at a deadline."""
+        self._run(_Errand(inode), PULL_TIMEOUT)
+
+    def settle(self) -> None:
+        """Everything told so far is forgotten when this returns, or at a deadline."""
+        self._run(_Errand(), SETTLE_TIMEOUT)
+
+    def _run(self, errand: _Errand, timeout: float) -> None:
+        if not self._stopping and self._thread.is_alive():
+            self._queue.put(errand)
+            if not errand.done.wait(timeout):
+                log.warning("the kernel takes long to give up what it holds", inode=errand.inode)
 
     def stop(self) -> bool:
         """Only after the unmount: nothing can block the thread then. False when it is blocked all the same."""
@@ -55,6 +82,12 @@ class Invalidator:
 
     def _work(self) -> None:
         while (change := self._queue.get()) is not None and not self._stopping:
+            if isinstance(change, _Errand):
+                if change.inode is not None:
+                    # Forgetting its pages, the kernel first writes those that are dirty.
+                    self._forget(partial(pyfuse3.invalidate_inode, change.inode))
+                change.done.set()
+                continue
             for parent, name in change.entries:
                 self._forget(partial(pyfuse3.invalidate_entry, parent, name))
             for inode in change.inodes:
@@ -110,6 +143,7 @@ class Mount:
         self._handlers = Handlers(namespace, fetch, options, reports)
         self._invalidator = Invalidator()
         self._ended = trio.Event()
+        self._kernel = namespace.kernel
         namespace.on_change(self._changed)
 
     def _changed(self, change: Change) -> None:
@@ -138,6 +172,8 @@ class Mount:
         """Answer requests until the file system is unmounted, by `stop` or by anybody else."""
         self._invalidator.start()
         self.alive = True
+        self._kernel.pull, self._kernel.settle = self._invalidator.pull, self._invalidator.settle
+        self._kernel.mounted = True
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._tune)
@@ -145,7 +181,7 @@ class Mount:
                 await self._answer()
                 nursery.cancel_scope.cancel()
         finally:
-            self.alive = False
+            self.alive = self._kernel.mounted = False
             self._ended.set()
 
     async def _answer(self) -> None:

@@ -24,14 +24,13 @@ from ..clock import Clock, SystemClock
 from ..errors import Busy, S3Error, TonfsError, UsageError
 from ..log import Batch, get_logger
 from ..volume.api import Fetch, Namespace, RemoteRange
-from . import xml
+from . import operations, xml
 from .auth import identify
 from .connections import Connections, new_request_id
 from .door import Answer, Call, Door
 from .http import HttpBody, question_of, send
 from .keys import KeyStore
 from .listen import DEFAULT_SAFETY, Safety, check_exposure, is_loopback, parse_listen, tls_context
-from .operations import HANDLERS
 from .router import Operation, check_headers, check_method, route
 
 log = get_logger(__name__)
@@ -206,7 +205,7 @@ class _Server:
             raise S3Error("AccessDenied", 403, f"This access key may not do {operation.label} there.")
         check_headers(question, operation)
         call = Call(door, question, identity, access, target.bucket, target.key, HttpBody(request, question))
-        return await HANDLERS[operation](call)
+        return await operations.answer(call, operation)
 
     def _refused(self, request: web.BaseRequest, exc: TonfsError, request_id: str) -> Answer:
         """An error as S3 says it. Only S3Error's message is meant for clients."""

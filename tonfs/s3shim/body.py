@@ -52,7 +52,8 @@ class Intake:
         if not self._kind.signed and not call.door.allow_unsigned:
             raise S3Error("InvalidRequest", 400, "A body that is not signed is taken over TLS or loopback only.")
         self.length = self._data_length(needs_length)
-        if self.length > limit:
+        self._limit = limit
+        if self.length is not None and self.length > limit:
             raise too_large()
         headers = call.request.headers
         md5 = call.header("content-md5")
@@ -72,7 +73,11 @@ class Intake:
         self._checksum = checksums.new(self._algorithm) if self._algorithm is not None else None
         self._also = checksums.new(also) if also is not None and also != self._algorithm else None
         self._also_name = also
-        self._decoder = ChunkDecoder(call.identity, self.length, self._trailer_names) if self._kind.chunked else None
+        self._decoder = (
+            ChunkDecoder(call.identity, self.length, self._trailer_names)
+            if self._kind.chunked and self.length is not None
+            else None
+        )
         self._count = 0
         self._trailers: dict[str, str] = {}
 
@@ -87,7 +92,8 @@ class Intake:
             raise S3Error("InvalidRequest", 400, "x-amz-trailer names a trailer twice.")
         return frozenset(names)
 
-    def _data_length(self, needs_length: bool) -> int:
+    def _data_length(self, needs_length: bool) -> int | None:
+        """None: plain data in HTTP's own chunks, which end where they end."""
         decoded = self._call.header("x-amz-decoded-content-length")
         if self._kind.chunked:
             if decoded is None:
@@ -98,7 +104,9 @@ class Intake:
         if decoded is not None:
             raise S3Error("InvalidRequest", 400, "x-amz-decoded-content-length is only for aws-chunked bodies.")
         body = self._call.body
-        if body.length is None and (needs_length or body.chunked):
+        if body.length is None and body.chunked:
+            return None
+        if body.length is None and needs_length:
             raise S3Error("MissingContentLength", 411, "You must provide the Content-Length HTTP header.")
         return body.length or 0
 
@@ -128,8 +136,10 @@ class Intake:
         self._md5.update(block)
 
     def absorb_rest(self, block: bytes) -> None:
-        """The other half."""
+        """The other half. Raises S3Error when there is more than may be."""
         self._count += len(block)
+        if self._count > self._limit:
+            raise too_large()
         if self._sha256 is not None:
             self._sha256.update(block)
         if self._checksum is not None:
@@ -139,7 +149,7 @@ class Intake:
 
     def verify(self) -> Digests:
         """After the last block. Raises S3Error when anything is not as promised."""
-        if self._count != self.length:
+        if self.length is not None and self._count != self.length:
             raise S3Error("IncompleteBody", 400, "You did not provide the number of bytes that you announced.")
         if self._sha256 is not None and not checksums.same(self._sha256.hexdigest(), self._call.identity.sha256):
             raise S3Error(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 from ..errors import FsError, S3Error, Stale, TonfsError
@@ -42,8 +43,11 @@ class Found:
         return 0 if self.attr.is_dir else self.attr.size
 
 
-def hold(door: Door, bucket: bytes, key: Key) -> Found:
-    """The object, held: give it back with `drop`. Raises S3Error(NoSuchBucket, NoSuchKey)."""
+async def hold(door: Door, bucket: bytes, key: Key) -> Found:
+    """The object as it is now, also what the kernel of a mount held back of it. Held: give it back with `drop`.
+
+    Raises S3Error(NoSuchBucket, NoSuchKey).
+    """
     namespace = door.namespace
     place = find_bucket(namespace, bucket)
     for _ in range(MAX_TRIES):
@@ -55,6 +59,8 @@ def hold(door: Door, bucket: bytes, key: Key) -> Found:
         except FsError:
             continue  # replaced between the two calls
         try:
+            if attr.inode in namespace.kernel.writers:
+                await door.slow(partial(namespace.kernel.pull, attr.inode))
             return describe(namespace, attr.inode)
         except FsError:
             namespace.drop(attr.inode)
@@ -74,13 +80,15 @@ def describe(namespace: Namespace, inode: Inode) -> Found:
     raise S3Error("SlowDown", 503, "The object is being written too quickly.")
 
 
-def find(namespace: Namespace, bucket: Attr, key: Key) -> Found | None:
-    """The object as it is now, not held."""
+def find(namespace: Namespace, bucket: Attr, key: Key, *, pull: bool = False) -> Found | None:
+    """The object as it is now, not held. `pull`: with what a kernel held back of it; slow then."""
     for _ in range(MAX_TRIES):
         attr = find_object(namespace, bucket, key)
         if attr is None:
             return None
         try:
+            if pull and attr.inode in namespace.kernel.writers:
+                namespace.kernel.pull(attr.inode)
             return describe(namespace, attr.inode)
         except FsError:
             continue

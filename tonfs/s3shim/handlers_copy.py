@@ -60,12 +60,12 @@ def parse_source(text: str) -> tuple[bytes, Key]:
     return bucket, parse_key(key)
 
 
-def hold_source(call: Call) -> tuple[bytes, Key, Found]:
+async def hold_source(call: Call) -> tuple[bytes, Key, Found]:
     """The source, held, and its conditions checked. Raises S3Error."""
     bucket, key = parse_source(call.header("x-amz-copy-source") or "")
     if not call.access.allows(bucket.decode("latin-1"), Rights.READ):
         raise S3Error("AccessDenied", 403, "This access key may not read the source of the copy.")
-    found = hold(call.door, bucket, key)
+    found = await hold(call.door, bucket, key)
     try:
         check_copy_source(call.header, found.etag, found.modified)
     except BaseException:
@@ -120,7 +120,7 @@ async def copy_object(call: Call) -> Answer:
         check(find(call.door.namespace, bucket, key))
     await read_whole(call, xml.MAX_BYTES)
     for _ in range(MAX_TRIES):
-        source_bucket, source_key, found = hold_source(call)
+        source_bucket, source_key, found = await hold_source(call)
         try:
             if (source_bucket, source_key.text) == (call.bucket, call.key) and not (replaces or new_tags or wish):
                 raise S3Error(
@@ -230,7 +230,7 @@ async def upload_part_copy(call: Call) -> Answer:
     algorithm = Facts.of(upload.facts).algorithm
     await read_whole(call, xml.MAX_BYTES)
     for _ in range(MAX_TRIES):
-        _, _, found = hold_source(call)
+        _, _, found = await hold_source(call)
         try:
             first, end = source_range(call.header("x-amz-copy-source-range"), found.size)
             if end - first > MAX_COPY:

@@ -78,7 +78,7 @@ async def head_object(call: Call) -> Answer:
 async def _answer(call: Call, *, with_body: bool) -> Answer:
     key = parse_key(call.key)
     for _ in range(MAX_TRIES):
-        found = hold(call.door, call.bucket, key)
+        found = await hold(call.door, call.bucket, key)
         answer = None
         try:
             answer = await _describe_and_open(call, key, found, with_body)
@@ -175,7 +175,7 @@ async def get_attributes(call: Call) -> Answer:
     after = _count(call, "x-amz-part-number-marker", 0)
     limit = min(_count(call, "x-amz-max-parts", 1000), 1000)
     key = parse_key(call.key)
-    found = hold(call.door, call.bucket, key)
+    found = await hold(call.door, call.bucket, key)
     try:
         check = call.header("if-match"), call.header("if-none-match")
         if check != (None, None) and not_modified(call.header, found.etag, found.modified):

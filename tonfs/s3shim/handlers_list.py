@@ -6,9 +6,11 @@ import re
 from dataclasses import dataclass
 from typing import Final
 
-from ..errors import S3Error
+from ..errors import FsError, S3Error
+from ..volume.api import Namespace
 from . import xml
 from .door import Answer, Call, xml_answer
+from .found import describe
 from .handlers_bucket import iso_date, owner
 from .listing import Item, Lister
 from .mapping import etag_of, find_bucket
@@ -35,10 +37,10 @@ class _Question:
         shown = encode(value, keep_slash=True) if self.url else value.decode("utf-8", "replace")
         return xml.text(tag, shown)
 
-    def head(self, call: Call, count: int, truncated: bool) -> list[str]:
+    def head(self, call: Call, truncated: bool, prefix: str | None = None) -> list[str]:
         out = [
             xml.text("Name", call.bucket.decode("ascii")),
-            self.name("Prefix", self.prefix),
+            prefix if prefix is not None else self.name("Prefix", self.prefix),
             xml.text("MaxKeys", self.max_keys),
             xml.text("IsTruncated", "true" if truncated else "false"),
         ]
@@ -77,7 +79,24 @@ async def _page(call: Call, question: _Question) -> tuple[list[Item], bool]:
     if question.max_keys == 0:
         return [], False
     lister = Lister(namespace, bucket.inode, question.prefix, question.delimiter, first=question.max_keys + 1)
-    return await call.door.slow(lambda: lister.page(question.after, question.max_keys))
+
+    def work() -> tuple[list[Item], bool]:
+        items, truncated = lister.page(question.after, question.max_keys)
+        return [_fresh(namespace, item) for item in items], truncated
+
+    return await call.door.slow(work)
+
+
+def _fresh(namespace: Namespace, item: Item) -> Item:
+    """With what the kernel of a mount holds back of a file that is being written."""
+    if item.attr is None or item.attr.inode not in namespace.kernel.writers:
+        return item
+    namespace.kernel.pull(item.attr.inode)
+    try:
+        found = describe(namespace, item.attr.inode)
+    except FsError:
+        return item
+    return Item(item.key, found.attr, found.record)
 
 
 def _object_parts(item: Item, question: _Question, middle: str = "") -> list[str]:
@@ -112,7 +131,7 @@ async def list_v2(call: Call) -> Answer:
     question = _question(call, read_token(token) if token else start_after)
     items, truncated = await _page(call, question)
     with_owner = call.parameter("fetch-owner") == "true"
-    parts = question.head(call, len(items), truncated)
+    parts = question.head(call, truncated)
     parts.append(xml.text("KeyCount", len(items)))
     if start_after:
         parts.append(question.name("StartAfter", start_after))
@@ -128,7 +147,10 @@ async def list_v1(call: Call) -> Answer:
     marker = raw_parameter(call, "marker")
     question = _question(call, marker)
     items, truncated = await _page(call, question)
-    parts = question.head(call, len(items), truncated)
+    # botocore decodes every name of this version but the prefix: it comes as it is where XML can carry it.
+    prefix = question.prefix.decode("utf-8", "replace")
+    bare = all(char in "\t\n\r" or ord(char) >= 32 for char in prefix)
+    parts = question.head(call, truncated, xml.text("Prefix", prefix) if bare else None)
     parts.append(question.name("Marker", marker))
     if truncated and question.delimiter:
         # Without a delimiter the last key is the next marker, and S3 leaves the element out.
@@ -145,7 +167,7 @@ async def list_versions(call: Call) -> Answer:
         raise S3Error("InvalidArgument", 400, "A version-id marker cannot be specified without a key marker.")
     question = _question(call, key_marker)
     items, truncated = await _page(call, question)
-    parts = question.head(call, len(items), truncated)
+    parts = question.head(call, truncated)
     parts.append(question.name("KeyMarker", key_marker))
     parts.append(xml.text("VersionIdMarker", version_marker))
     if truncated and items:

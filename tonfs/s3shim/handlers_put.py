@@ -53,7 +53,7 @@ async def put_object(call: Call) -> Answer:
     check = write_check(call)
     if check is not None:
         check(find(call.door.namespace, bucket, key))
-    put = _put_marker if key.marker and not intake.length else _put_file
+    put = _put_marker if key.marker and intake.length == 0 else _put_file
     digests = await put(call, key, bucket, intake, record, check)
     return Answer(200, [("ETag", f'"{digests.md5}"'), *checksum_headers(digests.checksums)])
 

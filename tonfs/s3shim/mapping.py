@@ -71,7 +71,7 @@ def check_new_bucket(name: bytes) -> None:
     text = name.decode("latin-1")
     good = (
         _NEW_BUCKET.fullmatch(text)
-        and ".." not in text
+        and not any(pair in text for pair in ("..", ".-", "-."))
         and not _IPV4.fullmatch(text)
         and not text.startswith(("xn--", "sthree-", "amzn-s3-demo-"))
         and not text.endswith(("-s3alias", "--ol-s3", ".mrap", "--x-s3", "--table-s3"))

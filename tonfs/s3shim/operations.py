@@ -55,3 +55,12 @@ HANDLERS: Final[Mapping[Operation, Callable[[Call], Awaitable[Answer]]]] = {
     Operation.ABORT_UPLOAD: handlers_uploads.abort_upload,
     Operation.LIST_PARTS: handlers_uploads.list_parts,
 }
+
+
+async def answer(call: Call, operation: Operation) -> Answer:
+    """What changed shows in a mount before the client hears of it."""
+    done = await HANDLERS[operation](call)
+    kernel = call.door.namespace.kernel
+    if kernel.mounted and call.request.method not in ("GET", "HEAD"):
+        await call.door.slow(kernel.settle)
+    return done

@@ -302,8 +302,11 @@ def _by_query(request: Request, lookup: Lookup, now: float, region: str) -> Iden
         raise bad("X-Amz-Date must be in the form YYYYMMDDTHHMMSSZ")
     access_key, scope = _credential(values["X-Amz-Credential"], date, region, bad)
     expires = values["X-Amz-Expires"]
-    if not (_DIGITS.fullmatch(expires) and expires.isascii()) or not 1 <= int(expires) <= MAX_EXPIRES:
+    if not (_DIGITS.fullmatch(expires.removeprefix("-")) and expires.isascii()):
         raise bad(f"X-Amz-Expires must be a number from 1 to {MAX_EXPIRES}")
+    if not 1 <= int(expires) <= MAX_EXPIRES:
+        # A life that never was, or is over the limit: what clients and the public suite take for expired.
+        raise S3Error("AccessDenied", 403, f"X-Amz-Expires must be a number from 1 to {MAX_EXPIRES}.")
     begin = _seconds(date)
     if now < begin - MAX_SKEW:
         raise S3Error("AccessDenied", 403, "The request is not valid yet.")

@@ -53,7 +53,7 @@ def conditionally(call: Call, bucket: Attr, key: Key, check: Check | None, actio
     for _ in range(MAX_TRIES):
         expect = None
         if check is not None:
-            found = find(namespace, bucket, key)
+            found = find(namespace, bucket, key, pull=True)
             check(found)
             expect = (
                 Expect(absent=True) if found is None else Expect(inode=found.attr.inode, version=found.attr.version)

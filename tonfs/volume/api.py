@@ -24,6 +24,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
 from ..ids import BagId, Inode, PackId
+from .kernel import KernelCache
 
 ROOT: Final = Inode(1)
 NAME_MAX: Final = 255
@@ -215,6 +216,9 @@ class Change:
 
 
 class Namespace(Protocol):
+    kernel: KernelCache
+    """What a mount's kernel holds back; filled in by the mount, asked by the S3 door."""
+
     # Names ------------------------------------------------------------------------------------------------------
 
     def getattr(self, inode: Inode) -> Attr:

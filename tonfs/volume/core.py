@@ -31,6 +31,7 @@ from ..log import get_logger
 from . import schema
 from .api import Change
 from .content import ContentStore, sync_directory
+from .kernel import KernelCache
 from .node import COLUMNS, UPSERT, Node
 from .space import SpaceGuard, no_space
 
@@ -81,6 +82,7 @@ class Core:
     def __init__(self, directory: Path, clock: Clock | None = None) -> None:
         self.directory = directory
         self.clock: Clock = clock or SystemClock()
+        self.kernel = KernelCache()
         self.lock = threading.RLock()
         self._maintenance = threading.RLock()
         """Held by `background` and while closing; always taken before `lock`."""
