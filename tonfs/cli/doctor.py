@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import shlex
 import shutil
 import socket
 import sys
@@ -43,6 +44,50 @@ def _machine() -> Iterator[Check]:
     yield Check("socket buffers", size >= 212992, f"{size} bytes", "Raise net.core.rmem_max to 4194304 for speed.")
 
 
+def _at_home() -> Iterator[Check]:
+    """What makes mount(8), other users and systemd work; missing parts are no fault, only dead ones are."""
+    from .helper import LINKS, SBIN, unit_directory
+
+    for name in LINKS:
+        path = SBIN / name
+        if not os.path.lexists(path):
+            yield Check(name, True, f"not installed; 'tonfs helper install' (as root) makes 'mount -t {name[6:]}' work")
+        else:
+            target = os.path.realpath(path)
+            there = os.access(target, os.X_OK)
+            advice = "Run as root: tonfs helper remove && tonfs helper install"
+            yield Check(name, there, target if there else f"leads to {target}, which is gone", advice)
+    if os.geteuid() != 0:
+        yield _others()
+    for kind in ("system", "user"):
+        for unit in sorted(unit_directory(kind).glob("tonfs*.service")):
+            yield _unit(unit)
+
+
+def _others() -> Check:
+    """May a user's mounts be opened to others?"""
+    try:
+        lines = Path("/etc/fuse.conf").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        lines = []
+    allowed = "user_allow_other" in (line.strip() for line in lines)
+    text = "users may open their mounts to others" if allowed else "allow_other is for root only (no user_allow_other)"
+    return Check("/etc/fuse.conf", True, text)
+
+
+def _unit(path: Path) -> Check:
+    """A unit file that starts a program which is gone is worth a word."""
+    try:
+        text = path.read_text(encoding="utf-8", errors="replace")
+    except OSError as exc:
+        return Check(path.name, False, f"{path} cannot be read: {exc.strerror}", "Look at its permissions.")
+    started = [line.partition("=")[2] for line in text.splitlines() if line.startswith("ExecStart=")]
+    programs = [shlex.split(line)[0] for line in started if line]
+    gone = [program for program in programs if not os.access(program, os.X_OK)]
+    advice = "Write it again: tonfs helper units" + (" --system" if path.is_relative_to("/etc") else "")
+    return Check(path.name, not gone, f"{path} starts {gone[0]}, which is gone" if gone else str(path), advice)
+
+
 def _volume(context: Context) -> Iterator[Check]:
     volume = context.volume
     if not (volume / CONFIG_NAME).exists():
@@ -72,7 +117,7 @@ def _volume(context: Context) -> Iterator[Check]:
 @volume_option
 @pass_context
 def command(context: Context, as_json: bool) -> None:
-    checks = [*_machine(), *_volume(context)]
+    checks = [*_machine(), *_at_home(), *_volume(context)]
     bad = [c for c in checks if not c.ok]
     if as_json:
         emit("doctor", {"ok": not bad, "checks": [asdict(c) for c in checks]})
