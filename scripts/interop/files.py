@@ -71,8 +71,8 @@ def manifest(root: Path) -> dict[bytes, tuple[object, ...]]:
             what = hashlib.sha256(path.read_bytes()).hexdigest()
         keys = [key for key in os.listxattr(path, follow_symlinks=False) if key.startswith("user.note")]
         out[os.fsencode(path.relative_to(root))] = (
-            info.st_mode, info.st_uid, info.st_gid, 0 if stat.S_ISDIR(info.st_mode) else info.st_nlink, info.st_mtime_ns,
-            info.st_rdev, what, [os.getxattr(path, key, follow_symlinks=False) for key in keys],
+            info.st_mode, info.st_uid, info.st_gid, 0 if stat.S_ISDIR(info.st_mode) else info.st_nlink,
+            info.st_mtime_ns, info.st_rdev, what, [os.getxattr(path, key, follow_symlinks=False) for key in keys],
         )  # fmt: skip
     return out
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final
 
 import pyfuse3
@@ -28,6 +28,7 @@ LIST_BATCH: Final = 256
 BLOCK_SIZE: Final = 4096
 SLOW_WRITE: Final = 4 << 20
 READ_TRIES: Final = 16
+SEND_TIMEOUT: Final = 30.0
 
 
 class Handlers(pyfuse3.Operations):  # type: ignore[misc]  # pyfuse3 is untyped for us
@@ -52,6 +53,8 @@ class Handlers(pyfuse3.Operations):  # type: ignore[misc]  # pyfuse3 is untyped 
         missing.st_ino = 0
         missing.entry_timeout = CACHE_SECONDS
         self._missing = missing
+        self.send_written: Callable[[], Awaitable[None]] = trio.lowlevel.checkpoint
+        """Has the kernel send what programs wrote; the mount knows how."""
         uid = os.geteuid() if options.uid is None else options.uid
         gid = os.getegid() if options.gid is None else options.gid
         self._virtual = None if reports is None else VirtualTree(namespace, reports, (uid, gid), self._entry)
@@ -188,6 +191,8 @@ class Handlers(pyfuse3.Operations):  # type: ignore[misc]  # pyfuse3 is untyped 
             raise pyfuse3.FUSEError(errno.EROFS)
         if flags not in (0, pyfuse3.RENAME_NOREPLACE, pyfuse3.RENAME_EXCHANGE):
             raise pyfuse3.FUSEError(errno.EINVAL)
+        if self._ns.kernel.writers and not flags:
+            await self._send_before_replacing(Inode(parent), name, Inode(new_parent), new_name)
         self._ns.rename(
             Inode(parent),
             name,
@@ -197,7 +202,23 @@ class Handlers(pyfuse3.Operations):  # type: ignore[misc]  # pyfuse3 is untyped 
             exchange=flags == pyfuse3.RENAME_EXCHANGE,
         )
 
+    async def _send_before_replacing(self, parent: Inode, name: bytes, new_parent: Inode, new_name: bytes) -> None:
+        """A file that is still open takes the place of another: a crash must not leave it without the bytes that the
+        kernel has not sent yet, when the old file is gone."""
+        try:
+            attr = self._ns.lookup(parent, name)
+            self._ns.lookup(new_parent, new_name)
+        except FsError:
+            return  # nothing is replaced, or the rename says what is wrong
+        if attr.inode in self._ns.kernel.writers:
+            with trio.move_on_after(SEND_TIMEOUT):
+                await self.send_written()
+
     # Files ------------------------------------------------------------------------------------------------------
+
+    def has_writers(self) -> bool:
+        """The kernel may hold bytes that programs wrote and we have not seen."""
+        return bool(self._ns.kernel.writers)
 
     def _opened(self, inode: Inode, flags: int) -> Any:
         self._ns.hold(inode)

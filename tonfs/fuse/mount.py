@@ -25,6 +25,7 @@ from .gate import WORKERS, Gate, install, remove
 from .handlers import Handlers
 from .options import MountOptions
 from .virtual import Reports
+from .writeback import keep_sending, send_quietly
 
 log = get_logger(__name__)
 
@@ -141,6 +142,7 @@ class Mount:
         self._options = options
         self._source = mountpoint.source_of(volume)
         self._handlers = Handlers(namespace, fetch, options, reports)
+        self._handlers.send_written = partial(send_quietly, point)
         self._invalidator = Invalidator()
         self._ended = trio.Event()
         self._kernel = namespace.kernel
@@ -177,6 +179,8 @@ class Mount:
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._tune)
+                if not self._options.read_only:
+                    nursery.start_soon(keep_sending, self.point, self._handlers.has_writers)
                 task_status.started()
                 await self._answer()
                 nursery.cancel_scope.cancel()
