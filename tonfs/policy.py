@@ -5,7 +5,11 @@ Durations are seconds, sizes bytes, coins nanoTON. Defaults suit a real network;
 
 from __future__ import annotations
 
+import difflib
 from dataclasses import dataclass, replace
+from typing import Final
+
+from .errors import Unsupported, UsageError
 
 
 @dataclass(frozen=True)
@@ -68,3 +72,28 @@ def devnet_defaults() -> Policy:
         replica=replace(ReplicaPolicy(), span=86400, start_deadline=300.0, avoid_failed=120.0),
         audit=replace(AuditPolicy(), interval=30.0, timeout=5.0, retry=3.0, strikes=3),
     )
+
+
+# Policies of single directories and files.
+
+PATH_POLICY_PREFIX: Final = "user.tonfs.policy."
+"""A policy of a path is this extended attribute; directories hand it down."""
+PATH_POLICIES: Final = ("pin",)
+"""pin: `true` keeps the local copy of everything below for ever."""
+_PLANNED: Final = ("replicas", "max-price", "deadline", "public")
+_WORDS: Final = {"true": "true", "yes": "true", "1": "true", "false": "false", "no": "false", "0": "false"}
+
+
+def path_policy(name: str, text: str) -> str:
+    """The value as it is kept. Raises UsageError (name, value), Unsupported (nobody obeys it yet)."""
+    if name in _PLANNED:
+        raise Unsupported(f"The policy {name!r} cannot be set for a path yet, only for the volume.",
+                          hint="Set it in config.toml ('tonfs config show' lists what there is).")  # fmt: skip
+    if name not in PATH_POLICIES:
+        near = difflib.get_close_matches(name, [*PATH_POLICIES, *_PLANNED], n=1)
+        hint = f"Did you mean {near[0]!r}?" if near else f"There is: {', '.join(PATH_POLICIES)}."
+        raise UsageError(f"There is no policy {name!r}.", hint=hint)
+    value = _WORDS.get(text.strip().lower())
+    if value is None:
+        raise UsageError(f"The policy {name} is true or false, not {text!r}.")
+    return value

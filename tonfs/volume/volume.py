@@ -6,14 +6,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..clock import Clock
+from .pins import Pins
 from .recovery import recover
-from .survey import Survey
 
 if TYPE_CHECKING:
     from .api import Namespace
 
 
-class Volume(Survey):
+class Volume(Pins):
     """Open a volume for this process. Raises Busy when another process has it, NotFound, Damaged.
 
     The caller must call `background()` every 200 ms from one thread, and `close()` in the end.

@@ -8,6 +8,7 @@ from typing import Final
 
 from ..errors import FsError
 from ..ids import Inode
+from ..policy import PATH_POLICY_PREFIX, path_policy
 from .api import NAME_MAX, Statfs
 from .core import locked
 from .files import Files
@@ -15,11 +16,17 @@ from .schema import COVERED, DIRTY, XATTRS
 
 PREFIXES: Final = (b"user.", b"trusted.", b"security.")
 RESERVED: Final = b"user.tonfs."
+POLICY: Final = PATH_POLICY_PREFIX.encode()
 VALUE_MAX: Final = 1 << 16
 
 
 def _no_data(name: bytes) -> FsError:
     return FsError(f"There is no attribute {name!r}.", errno.ENODATA)
+
+
+def _reserved(name: bytes) -> bool:
+    """Told by the volume itself; nobody writes it."""
+    return name.startswith(RESERVED) and not name.startswith(POLICY)
 
 
 def _check(name: bytes) -> None:
@@ -30,13 +37,14 @@ def _check(name: bytes) -> None:
 
 
 class Xattrs(Files):
-    """Opaque values in the name spaces user, trusted and security. `user.tonfs.*` tells about the file; read-only."""
+    """Opaque values in the name spaces user, trusted and security. `user.tonfs.*` tells about the file, read-only;
+    only `user.tonfs.policy.*` can be set, and is checked."""
 
     @locked
     def get_xattr(self, inode: Inode, name: bytes) -> bytes:
         node = self._node(inode)
         _check(name)
-        if name.startswith(RESERVED):
+        if _reserved(name):
             return self._virtual(inode, name)
         if not node.flags & XATTRS:
             raise _no_data(name)
@@ -75,8 +83,10 @@ class Xattrs(Files):
     def set_xattr(self, inode: Inode, name: bytes, value: bytes) -> None:
         node = self._node(inode)
         _check(name)
-        if name.startswith(RESERVED):
+        if _reserved(name):
             raise FsError("user.tonfs.* attributes are read-only.", errno.EPERM)
+        if name.startswith(POLICY):
+            value = path_policy(os.fsdecode(name[len(POLICY) :]), os.fsdecode(value)).encode()
         if len(value) > VALUE_MAX:
             raise FsError("The value is too large.", errno.E2BIG)
         self.space.require()
@@ -96,7 +106,7 @@ class Xattrs(Files):
     def remove_xattr(self, inode: Inode, name: bytes) -> None:
         node = self._node(inode)
         _check(name)
-        if name.startswith(RESERVED):
+        if _reserved(name):
             raise FsError("user.tonfs.* attributes are read-only.", errno.EPERM)
         if not self._sql("DELETE FROM xattr WHERE inode = ? AND name = ?", (inode, name)).rowcount:
             raise _no_data(name)

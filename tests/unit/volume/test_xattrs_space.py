@@ -7,6 +7,7 @@ import pytest
 
 from tests.unit.volume.helpers import check
 from tests.unit.volume.test_names import new, refused
+from tonfs.errors import Unsupported, UsageError
 from tonfs.volume import ROOT, S3Record, Volume
 
 
@@ -44,6 +45,22 @@ def test_what_tonfs_tells_is_read_only_and_not_listed(volume: Volume) -> None:
     refused(errno.EPERM, lambda: volume.remove_xattr(inode, b"user.tonfs.state"))
     refused(errno.ENODATA, lambda: volume.get_xattr(inode, b"user.tonfs.bag"))
     refused(errno.ENODATA, lambda: volume.get_xattr(ROOT, b"user.tonfs.state"))
+
+
+def test_policies_are_kept_checked_and_listed(volume: Volume) -> None:
+    inode = new(volume, b"f").inode
+    volume.set_xattr(inode, b"user.tonfs.policy.pin", b"Yes")
+    assert volume.get_xattr(inode, b"user.tonfs.policy.pin") == b"true"
+    assert volume.list_xattrs(inode) == [b"user.tonfs.policy.pin"]
+    with pytest.raises(UsageError, match="true or false"):
+        volume.set_xattr(inode, b"user.tonfs.policy.pin", b"\xff")
+    with pytest.raises(UsageError) as caught:
+        volume.set_xattr(inode, b"user.tonfs.policy.pinn", b"1")
+    assert "'pin'" in caught.value.hint
+    with pytest.raises(Unsupported, match="only for the volume"):
+        volume.set_xattr(inode, b"user.tonfs.policy.replicas", b"3")
+    volume.remove_xattr(inode, b"user.tonfs.policy.pin")
+    assert volume.list_xattrs(inode) == []
 
 
 def test_statfs_tells_of_the_disk_below(volume: Volume) -> None:
