@@ -107,7 +107,8 @@ class FakeFront:
         ]
         files = [
             {"inode": inode, "version": f.version, "path": str(inode), "mode": 0o100644, "mtime_ns": 0,
-             "size": f.content.stat().st_size, "content": str(f.content), "ranges": [[0, f.content.stat().st_size]]}
+             "size": f.content.stat().st_size, "ranges": [[0, f.content.stat().st_size]],
+             "sources": [[str(f.content), 0]]}
             for inode, f in settled
         ]  # fmt: skip
         return {"files": files, "more": False, "oldest": min((f.changed for _, f in settled), default=None)}

@@ -182,11 +182,10 @@ def pack_and_evict(stage: Mounted) -> dict[BagId, bytes]:
     work = stage.call("dirty", settle=0, limit_bytes=1 << 30, force=True)
     data, extents = b"", []
     for item in work["files"]:
-        content = Path(item["content"]).read_bytes()
         ranges = []
-        for offset, length in item["ranges"]:
+        for (offset, length), (path, place) in zip(item["ranges"], item["sources"], strict=True):
             ranges.append([offset, length, len(data)])
-            data += content[offset : offset + length]
+            data += Path(path).read_bytes()[place : place + length]
         extents.append({"inode": item["inode"], "version": item["version"], "ranges": ranges})
     bag = os.urandom(32).hex()
     assert stage.call("commit_pack", bag_id=bag, size=len(data), extents=extents)["stale"] == []

@@ -61,8 +61,8 @@ def parse_work(reply: dict[str, Any]) -> Work:
                 mode=int(f["mode"]),
                 mtime_ns=int(f["mtime_ns"]),
                 size=int(f["size"]),
-                content=Path(str(f["content"])),
                 ranges=tuple((int(offset), int(length)) for offset, length in f["ranges"]),
+                sources=tuple((Path(str(path)), int(offset)) for path, offset in f["sources"]),
             )
             for f in reply["files"]
         )

@@ -151,7 +151,8 @@ def _parse_entry(value: Any, data_size: int) -> PackEntry:
 
 @dataclass(frozen=True)
 class PackInput:
-    """A file to pack: `ranges` are (offset, length) in its content file. Keys as `front.sock dirty` gives them."""
+    """A file to pack: `ranges` are (offset, length) in the file, `sources` the (path, offset) where each can be read.
+    Keys as `front.sock dirty` gives them."""
 
     inode: Inode
     version: int
@@ -159,12 +160,12 @@ class PackInput:
     mode: int
     mtime_ns: int
     size: int
-    content: Path
     ranges: tuple[tuple[int, int], ...]
+    sources: tuple[tuple[Path, int], ...]
 
 
-Reader = Callable[[PackInput, int, int], Iterator[bytes]]
-"""(entry, offset, length) -> the bytes, in chunks; raises OSError or stops short when they are not there any more."""
+Reader = Callable[[Path, int, int], Iterator[bytes]]
+"""(path, offset, length) -> the bytes, in chunks; raises OSError or stops short when they are not there any more."""
 
 
 @dataclass(frozen=True)
@@ -186,9 +187,9 @@ class WrittenPack:
     dropped: tuple[Inode, ...] = field(default=())
 
 
-def read_content(entry: PackInput, offset: int, length: int) -> Iterator[bytes]:
-    """The default reader: the content file."""
-    with open(entry.content, "rb", buffering=0) as stream:
+def read_content(path: Path, offset: int, length: int) -> Iterator[bytes]:
+    """The default reader: files on this machine."""
+    with open(path, "rb", buffering=0) as stream:
         stream.seek(offset)
         while length:
             chunk = stream.read(min(CHUNK, length))
@@ -293,12 +294,12 @@ def _copy(
 ) -> PackEntry | None:
     """Copy a file's ranges into the pack; None when they could not be read whole (what was copied stays as waste)."""
     ranges = []
-    for offset, length in entry.ranges:
+    for (offset, length), (path, place) in zip(entry.ranges, entry.sources, strict=True):
         start, digest = position(), sha256()
         chunks: Iterator[bytes] | None = None
         while True:
             try:
-                chunks = chunks or reader(entry, offset, length)
+                chunks = chunks or reader(path, place, length)
                 chunk = next(chunks, None)
             except OSError:
                 return None

@@ -83,7 +83,7 @@ class Methods:
         }
 
     async def dirty(self, params: dict[str, Any]) -> dict[str, Any]:
-        """{settle, limit_bytes, force} -> {files[{inode,version,path,mode,mtime_ns,size,content,ranges}], more,
+        """{settle, limit_bytes, force} -> {files[{inode,version,path,mode,mtime_ns,size,ranges,sources}], more,
         oldest, next_settle}."""
         settle, limit = float(_get(params, "settle", int, float)), int(_get(params, "limit_bytes", int))
         report = await _run(partial(self._volume.dirty, settle, limit, force=bool(params.get("force", False))))
@@ -95,8 +95,8 @@ class Methods:
                 "mode": f.mode,
                 "mtime_ns": f.mtime_ns,
                 "size": f.size,
-                "content": f.content,
                 "ranges": [list(r) for r in f.ranges],
+                "sources": [list(s) for s in f.sources],
             }
             for f in report.files
         ]

@@ -9,7 +9,7 @@ Rules that hold for every method:
 * What POSIX refuses raises `FsError` with its errno: ENOENT, ENOTDIR, EISDIR, EEXIST, ENOTEMPTY, EINVAL, ELOOP,
   ENAMETOOLONG, EFBIG, ENOSPC, EMLINK, ENODATA, ESTALE, EROFS. Other errors of the tree come through as they are.
 * Changes are visible to both doors at once and durable after `commit()` (or `sync(inode)`); without it within
-  about 200 ms, in the order in which they were made.
+  about a second, in the order in which they were made, each operation whole or not at all.
 
 Versions: every change of a file's bytes or size gives its inode a new, larger `version` (its content generation).
 An S3 record belongs to one version: after a write through the mount its digests no longer hold (`S3Record.current`
@@ -62,6 +62,36 @@ class Attr:
     @property
     def is_file(self) -> bool:
         return stat.S_ISREG(self.mode)
+
+
+class Live(Protocol):
+    """An inode as the volume keeps it in memory: no copy, it changes in place. For the mount, which answers thousands
+    of requests a second.
+
+    Valid until the caller gives up control (returns to its event loop, or lets another thread work): fetch it anew
+    then. Read its fields, never set them, except `kept` and `kept_gen`.
+    """
+
+    inode: Inode
+    mode: int
+    nlink: int
+    uid: int
+    gid: int
+    rdev: int
+    size: int
+    blocks: int
+    atime: int
+    """Nanoseconds since 1970, as the other times."""
+    mtime: int
+    ctime: int
+    version: int
+    gen: int
+    """Grows with every change of anything above."""
+    kept: Any
+    """The caller may keep something here (an entry for the kernel), None at first. It lives as long as the inode is in
+    memory."""
+    kept_gen: int
+    """For the caller: `gen` when `kept` was made. -1 at first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -282,6 +312,50 @@ class Namespace(Protocol):
         """Atomic also against a crash: the bytes of the moved file are on disk before the commit that renames it."""
         ...
 
+    # Names, live: the same for the hot path. Nothing is copied, and the hold comes with the answer. ----------------
+
+    def live(self, inode: Inode) -> Live:
+        """As `getattr`."""
+        ...
+
+    def peek(self, parent: Inode, name: bytes, hold: int = 0) -> Live | None:
+        """As `lookup`, None when there is no such name; the inode is held `hold` times more. Raises as `lookup`."""
+        ...
+
+    def make(self, parent: Inode, name: bytes, mode: int, uid: int, gid: int, rdev: int = 0, hold: int = 0) -> Live:
+        """As `create` and `mkdir` (type bits in `mode`; not for symlinks), held `hold` times."""
+        ...
+
+    def list_live(self, inode: Inode, after: int, limit: int) -> Sequence[tuple[bytes, int, Live]]:
+        """As `list_dir`: (name, cookie, inode)."""
+        ...
+
+    def set_live(
+        self,
+        inode: Inode,
+        mode: int | None = None,
+        uid: int | None = None,
+        gid: int | None = None,
+        atime_ns: int | None = None,
+        mtime_ns: int | None = None,
+        ctime_ns: int | None = None,
+    ) -> Live:
+        """As `setattr`."""
+        ...
+
+    def resize(self, inode: Inode, size: int) -> Live:
+        """As `truncate`."""
+        ...
+
+    def read_into(self, inode: Inode, offset: int, buffer: memoryview) -> int:
+        """Local bytes straight into a buffer; the number put there, less than asked only at the end of the file.
+        -1: this range needs `read`. Raises as `read`."""
+        ...
+
+    def sync_waits(self, inode: Inode, *, data_only: bool = False) -> bool:
+        """`sync` would wait for the disk. Otherwise everything that it promises is durable already."""
+        ...
+
     # Inodes -----------------------------------------------------------------------------------------------------
 
     def hold(self, inode: Inode, count: int = 1) -> None:
@@ -306,8 +380,9 @@ class Namespace(Protocol):
         ...
 
     def would_wait(self, inode: Inode, offset: int, length: int) -> bool:
-        """A write or truncate here must first make the index durable (it overwrites bytes that a pack or an S3
-        record vouches for), so `write` or `truncate` is slow this once."""
+        """A write here must first make the index durable (it overwrites bytes that a pack or an S3 record vouches
+        for, or comes right after a truncate), so `write`, or `truncate` to a larger size, is slow this once. Making a
+        file smaller never waits."""
         ...
 
     def write(self, inode: Inode, offset: int, data: bytes | memoryview) -> int:
@@ -380,6 +455,17 @@ class Namespace(Protocol):
         Raises FsError: ENOTDIR (a file on the way), ELOOP (a symlink there), ENAMETOOLONG. The hold of `stage` is
         given back; on an error the file stays staged. Durable after `commit()`; call `sync(staged)` before (in a
         thread) to keep the commit short. `sources`: the parts that it was uploaded in.
+        """
+        ...
+
+    def concat(self, staged: Inode, parts: Sequence[tuple[Inode, int, int]]) -> Attr:
+        """Append ranges (inode, offset, length) of other regular files to a staged one, by reference: no bytes are
+        copied (but those of files of a few KiB). The sources stay as they are and may be changed, discarded or removed
+        afterwards; what was shared stays. Slow for thousands of parts.
+
+        What is shared is never changed in place: a later write to any of the files goes to a new place. Bytes that are
+        only in packs are shared, too. Durable with the commit that names the staged file; nothing is appended on an
+        error. Raises FsError: EINVAL (not staged, or a range outside its file), EISDIR, ENOENT, EFBIG, ENOSPC.
         """
         ...
 

@@ -103,7 +103,7 @@ class ContentCheck:
                 yield Finding("content-lost", f"The content file {number} (of inode {inode}) {what}.")
 
     def _in_the_index(self) -> Iterator[Finding]:
-        from .schema import INLINE  # type: ignore[attr-defined]
+        from .schema import INLINE
 
         for (inode,) in self._db.execute(
             f"SELECT inode FROM inode WHERE flags & {INLINE} AND inode NOT IN (SELECT inode FROM inline)"

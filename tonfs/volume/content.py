@@ -1,4 +1,6 @@
-"""Content files: the local, sparse bytes of inodes, `content/XX/INODE` with XX the low byte of the number.
+"""Content files: local, sparse bytes, `content/XX/NUMBER` with XX the low byte of the (hexadecimal) number.
+
+The number is that of an inode, or of the same counter.
 
 Calls are made under the volume's lock, except those that say otherwise. Errors are OSError as the system gave them.
 """
@@ -15,7 +17,7 @@ from typing import Final
 
 from ..ids import Inode
 
-MAX_OPEN: Final = 512
+MAX_OPEN: Final = 1024
 _KEEP_SIZE_PUNCH_HOLE: Final = 0x01 | 0x02
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.fallocate.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64]
@@ -60,6 +62,11 @@ class ContentStore:
             os.close(oldest)
         return fd
 
+    def descriptor(self, inode: Inode) -> int:
+        """Of an existing file; stays valid until the next call that opens another one. Raises FileNotFoundError."""
+        fd = self._open.get(inode)
+        return self._descriptor(inode, create=False) if fd is None else fd
+
     def create(self, inode: Inode) -> None:
         """A new, empty file; whatever an earlier crash left under the number is gone."""
         self.forget(inode)
@@ -88,6 +95,15 @@ class ContentStore:
 
     def truncate(self, inode: Inode, size: int) -> None:
         os.ftruncate(self._descriptor(inode, create=False), size)
+
+    def make_at_least(self, inode: Inode, size: int) -> None:
+        """Extend (or make) a file whose end was lost; only holes are added."""
+        fd = os.open(self.path(inode), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            if os.fstat(fd).st_size < size:
+                os.ftruncate(fd, size)
+        finally:
+            os.close(fd)
 
     def blocks(self, inode: Inode) -> int:
         fd = self._open.get(inode)
@@ -137,6 +153,10 @@ class ContentStore:
             return os.dup(self._descriptor(inode, create=False))
         except FileNotFoundError:
             return None
+
+    def shards(self) -> set[int]:
+        """Low bytes of the numbers that files were ever made of."""
+        return {int(path.name, 16) for path in self.root.iterdir()}
 
     def take_new_shards(self) -> list[Path]:
         """Directories that got new files since the last call; fsync them to make the files' names durable."""

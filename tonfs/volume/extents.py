@@ -7,13 +7,21 @@ the inode in step (`Extents.flags`).
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final, Protocol
 
 from ..ids import Inode
 
 _COLUMNS: Final = "offset, length, pack, pack_offset, local"
+
+
+class Index(Protocol):
+    """A connection, or what records changes on their way to one (`core.Index`)."""
+
+    def execute(self, sql: str, parameters: Sequence[Any] = ..., /) -> sqlite3.Cursor: ...
+
+    def executemany(self, sql: str, rows: Iterable[Sequence[Any]], /) -> object: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +53,7 @@ class Extent:
         )
 
 
-def overlapping(db: sqlite3.Connection, inode: Inode, start: int, end: int) -> list[Extent]:
+def overlapping(db: Index, inode: Inode, start: int, end: int) -> list[Extent]:
     """Extents that share at least one byte with [start, end), in order."""
     out = []
     # The last extent that begins before `start` may reach into the range.
@@ -79,19 +87,19 @@ def gaps(extents: Iterable[Extent], start: int, end: int) -> Iterator[tuple[int,
         yield position, end
 
 
-def insert(db: sqlite3.Connection, inode: Inode, extents: Iterable[Extent]) -> None:
+def insert(db: Index, inode: Inode, extents: Iterable[Extent]) -> None:
     db.executemany(
         "INSERT INTO extent VALUES (?, ?, ?, ?, ?, ?)",
         [(inode, e.offset, e.length, e.pack, e.pack_offset, int(e.local)) for e in extents],
     )
 
 
-def replace(db: sqlite3.Connection, inode: Inode, old: Iterable[Extent], new: Iterable[Extent]) -> None:
+def replace(db: Index, inode: Inode, old: Iterable[Extent], new: Iterable[Extent]) -> None:
     db.executemany("DELETE FROM extent WHERE inode = ? AND offset = ?", [(inode, e.offset) for e in old])
     insert(db, inode, new)
 
 
-def carve(db: sqlite3.Connection, inode: Inode, start: int, end: int) -> list[Extent]:
+def carve(db: Index, inode: Inode, start: int, end: int) -> list[Extent]:
     """Make [start, end) uncovered. Returns what was cut."""
     hit = overlapping(db, inode, start, end)
     if hit:
@@ -101,7 +109,7 @@ def carve(db: sqlite3.Connection, inode: Inode, start: int, end: int) -> list[Ex
     return hit
 
 
-def merge(db: sqlite3.Connection, inode: Inode, start: int, end: int) -> None:
+def merge(db: Index, inode: Inode, start: int, end: int) -> None:
     """Join neighbours in and around [start, end) that go on in the same place."""
     near = overlapping(db, inode, max(0, start - 1), end + 1)
     merged: list[Extent] = []
@@ -115,7 +123,7 @@ def merge(db: sqlite3.Connection, inode: Inode, start: int, end: int) -> None:
         replace(db, inode, near, merged)
 
 
-def shape(db: sqlite3.Connection, inode: Inode, size: int) -> tuple[bool, bool, bool]:
+def shape(db: Index, inode: Inode, size: int) -> tuple[bool, bool, bool]:
     """(has extents, some of them remote, covers all of [0, size))."""
     count, covered, local = db.execute(
         "SELECT count(*), coalesce(sum(length), 0), coalesce(min(local), 1) FROM extent WHERE inode = ?", (inode,)

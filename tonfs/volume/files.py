@@ -1,4 +1,4 @@
-"""Bytes of files: read, write, truncate, fetched ranges, fsync."""
+"""Bytes of files as POSIX sees them: read, write, truncate, fetched ranges, fsync."""
 
 from __future__ import annotations
 
@@ -8,26 +8,30 @@ from typing import Final
 
 from ..errors import FsError
 from ..ids import BagId, Inode, PackId
-from ..log import get_logger
 from . import extents as ext
 from .api import MAX_FILE_SIZE, Attr, ReadResult, RemoteRange, SetAttr
+from .contents import INLINE_MAX, Contents
 from .core import locked
-from .names import Names
 from .node import Node, clamp_time
-from .schema import CONTENT, COVERED, DIRTY, RECORD, REMOTE
-
-log = get_logger(__name__)
+from .schema import CONTENT, COVERED, DIRTY, INLINE, RECORD, REMOTE, SEGMENTED
 
 WINDOW: Final = 1 << 20
 """A write over local packed bytes makes this much around it dirty at once, so that the barrier is rarely paid."""
+INLINE_SYNCS: Final = 3
+"""A small file that is fsynced more often moves to a content file: rewriting it in the index costs more."""
+_SPECIAL: Final = COVERED | RECORD | SEGMENTED
+_REG: Final = stat.S_IFREG
+_FMT: Final = 0o170000
 
 
-class Files(Names):
+class Files(Contents):
     """File contents. See `core.py` for the rules that keep index and content files in step."""
 
     def _file(self, inode: Inode) -> Node:
-        node = self._node(inode)
-        if not node.is_file:
+        node = self._nodes.get(inode)
+        if node is None or self._saved is not None:
+            node = self._node(inode)
+        if node.mode & _FMT != _REG:
             raise FsError("Not a regular file.", errno.EISDIR if node.is_dir else errno.EINVAL)
         return node
 
@@ -35,19 +39,37 @@ class Files(Names):
 
     @locked
     def setattr(self, inode: Inode, change: SetAttr) -> Attr:
-        node = self._node(inode)
-        if change.uid is not None:
-            node.uid = change.uid
-        if change.gid is not None:
-            node.gid = change.gid
-        if change.mode is not None:
-            node.mode = stat.S_IFMT(node.mode) | stat.S_IMODE(change.mode)
-        if change.atime_ns is not None:
-            node.atime = clamp_time(change.atime_ns)
-        if change.mtime_ns is not None:
-            node.mtime = clamp_time(change.mtime_ns)
-        self._touch(node, now=None if change.ctime_ns is None else clamp_time(change.ctime_ns))
-        return self._attr(node)
+        return self._attr(
+            self.set_live(inode, change.mode, change.uid, change.gid, change.atime_ns, change.mtime_ns, change.ctime_ns)
+        )
+
+    def set_live(
+        self,
+        inode: Inode,
+        mode: int | None = None,
+        uid: int | None = None,
+        gid: int | None = None,
+        atime_ns: int | None = None,
+        mtime_ns: int | None = None,
+        ctime_ns: int | None = None,
+    ) -> Node:
+        """See `Namespace.set_live`."""
+        with self.lock:
+            node = self._node(inode)
+            if uid is not None:
+                node.uid = uid
+            if gid is not None:
+                node.gid = gid
+            if mode is not None:
+                node.mode = stat.S_IFMT(node.mode) | stat.S_IMODE(mode)
+            if atime_ns is not None:
+                node.atime = clamp_time(atime_ns)
+            if mtime_ns is not None:
+                node.mtime = clamp_time(mtime_ns)
+            self._touch(node, now=None if ctime_ns is None else clamp_time(ctime_ns))
+            if node.blocks < 0:
+                self._blocks(node)
+            return node
 
     # Reading ----------------------------------------------------------------------------------------------------
 
@@ -59,25 +81,38 @@ class Files(Names):
         end = min(offset + length, node.size)
         if offset >= end:
             return ReadResult(b"", (), node.version, node.size)
-        if not node.flags & REMOTE and node.flags & CONTENT:
-            return ReadResult(self._local(node, offset, end), (), node.version, node.size)
-        return self._read_mixed(node, offset, end)
+        if node.flags & REMOTE:
+            return self._read_mixed(node, offset, end)
+        return ReadResult(self._local(node, offset, end), (), node.version, node.size)
 
-    def _local(self, node: Node, start: int, end: int) -> bytes:
-        """Bytes of the content file. What should be there and is not is an error, never zeros."""
-        try:
-            data = self.content.read(node.inode, start, end - start)
-        except FileNotFoundError:
-            log.error("a content file is missing", inode=node.inode)
-            raise FsError(f"Inode {node.inode} has lost its content file.", errno.EIO) from None
-        if len(data) != end - start:
-            log.error("a content file is too short", inode=node.inode, size=node.size)
-            raise FsError(f"The content file of inode {node.inode} is too short.", errno.EIO)
-        return data
+    def read_into(self, inode: Inode, offset: int, buffer: memoryview) -> int:
+        """See `Namespace.read_into`."""
+        with self.lock:
+            node = self._file(inode)
+            count = min(len(buffer), node.size - offset)
+            if count <= 0:
+                return 0
+            flags = node.flags
+            if flags & (REMOTE | SEGMENTED) or offset < 0:
+                return -1
+            try:
+                if flags & CONTENT:
+                    if self._read_content(node, offset, buffer[:count]) == count:
+                        return count
+                    raise self._lost(node, "the end of its content file")
+            except FileNotFoundError:
+                raise self._lost(node, "its content file") from None
+            except OSError as exc:
+                raise self._os_error(exc) from exc
+            data = self._inline(node)
+            if offset + count > len(data):
+                return -1
+            buffer[:count] = data[offset : offset + count]
+            return count
 
     def _read_mixed(self, node: Node, start: int, end: int) -> ReadResult:
         """Some ranges are not here, or are zeros that nobody stores."""
-        hit = ext.overlapping(self.db, node.inode, start, end)
+        hit = ext.overlapping(self.index, node.inode, start, end)
         away = [e.part(start, end) for e in hit if not e.local]
         if away:
             return ReadResult(b"", tuple(self._remote(node, e) for e in away), node.version, node.size)
@@ -113,7 +148,7 @@ class Files(Names):
         if not node.flags & REMOTE:
             return ()
         end = min(end, node.size)
-        hit = ext.overlapping(self.db, inode, start, end)
+        hit = ext.overlapping(self.index, inode, start, end)
         return tuple(self._remote(node, e.part(start, end)) for e in hit if not e.local)
 
     @locked
@@ -132,23 +167,23 @@ class Files(Names):
         shift = where.pack_offset - where.offset
         parts = [
             e.part(offset, end)
-            for e in ext.overlapping(self.db, where.inode, offset, end)
+            for e in ext.overlapping(self.index, where.inode, offset, end)
             if not e.local and e.pack == where.pack and e.pack_offset - e.offset == shift
         ]
         if not parts:
             return False
         self.space.require()
-        self._need_content(node)
+        blocks = self._blocks(node)
         view = memoryview(data)
-        for part in parts:
-            self.content.write(node.inode, part.offset, view[part.offset - offset : part.end - offset])
         self._begin()
         for part in parts:
-            ext.carve(self.db, node.inode, part.offset, part.end)
-            ext.insert(self.db, node.inode, [part.part(part.offset, part.end, local=True)])
-        ext.merge(self.db, node.inode, offset, end)
-        self._order(node.inode)
-        blocks = self._blocks(node)
+            self._store(node, part.offset, view[part.offset - offset : part.end - offset])
+        for part in parts:
+            ext.carve(self.index, node.inode, part.offset, part.end)
+            ext.insert(self.index, node.inode, [part.part(part.offset, part.end, local=True)])
+        ext.merge(self.index, node.inode, offset, end)
+        if node.placed:
+            self._order(node.inode)
         self._reshape(node)
         node.blocks = blocks  # fetching changes nothing that stat shows
         self._touch(node, times=False)
@@ -159,48 +194,46 @@ class Files(Names):
     def _reshape(self, node: Node) -> None:
         """Set the flags that follow from the extents."""
         covered, remote, whole = (
-            ext.shape(self.db, node.inode, node.size) if node.has(COVERED) else (False, False, False)
+            ext.shape(self.index, node.inode, node.size) if node.has(COVERED) else (False, False, False)
         )
         node.set(COVERED, covered)
         node.set(REMOTE, remote)
         node.set(DIRTY, node.size > 0 and not whole)
 
-    def _need_content(self, node: Node) -> None:
-        """A content file of at least the file's length; bytes it may have beyond mean nothing."""
-        if not node.flags & CONTENT:
-            self.content.create(node.inode)
-            node.set(CONTENT)
-            if node.size:
-                self.content.truncate(node.inode, node.size)
-
     def _vouched(self, node: Node, start: int, end: int) -> bool:
-        """An extent or record says what the content file has in [start, end)."""
+        """An extent or record says what the content file has in [start, end). Inline bytes and the index change in
+        one transaction, they need no care."""
+        if not node.placed:
+            return False
         if node.flags & RECORD and self._record_current(node):
             return True
-        return bool(node.flags & COVERED) and any(e.local for e in ext.overlapping(self.db, node.inode, start, end))
+        return bool(node.flags & COVERED) and any(e.local for e in ext.overlapping(self.index, node.inode, start, end))
 
     def _record_current(self, node: Node) -> bool:
-        row = self.db.execute("SELECT version FROM record WHERE inode = ?", (node.inode,)).fetchone()
-        return row is not None and row[0] == node.version
+        row = self._record_row(node)
+        return row is not None and row[1] == node.version
 
     def _changed_bytes(self, node: Node) -> None:
         now = self.now_ns()
-        node.mtime = node.changed = now
-        node.version += 1
-        node.blocks = -1
-        self._touch(node, now=now)
+        node.mtime = node.changed = node.ctime = now
+        node.version = max(node.version, self._version_base) + 1
+        if node.placed or node.flags & REMOTE:
+            node.blocks = -1
+        else:
+            node.blocks = (len(node.data or b"") + 4095 >> 12) << 3
+        self._gen = node.gen = self._gen + 1
+        self._pending.nodes[node.inode] = node
 
     def _stop_vouching(self, node: Node, start: int, end: int) -> None:
         """Rule 1: the index forgets, durably, what it knew of local bytes that are about to change."""
         if node.flags & COVERED:
             self._begin()
             low, high = start // WINDOW * WINDOW, -(-end // WINDOW) * WINDOW
-            for extent in ext.overlapping(self.db, node.inode, low, high):
+            for extent in ext.overlapping(self.index, node.inode, low, high):
                 if extent.local:
                     part = extent.part(low, high)
-                    ext.carve(self.db, node.inode, part.offset, part.end)
+                    ext.carve(self.index, node.inode, part.offset, part.end)
             # Where zeros were vouched for, the content file has a hole.
-            self._need_content(node)
             self._reshape(node)
         self._changed_bytes(node)
         self._barrier()
@@ -208,56 +241,81 @@ class Files(Names):
     @locked
     def would_wait(self, inode: Inode, offset: int, length: int) -> bool:
         node = self._nodes.get(inode)
-        if node is None or not node.flags & (COVERED | RECORD):
+        if node is None or not node.placed:
             return False
-        return self._vouched(node, offset, offset + length)
+        if node.shrunk > self._durable and offset + length > node.size:
+            return True
+        return bool(node.flags & (COVERED | RECORD)) and self._vouched(node, offset, offset + length)
 
-    @locked
     def write(self, inode: Inode, offset: int, data: bytes | memoryview) -> int:
-        node = self._file(inode)
-        length = len(data)
-        end = offset + length
-        if offset < 0:
-            raise FsError("Negative offset.", errno.EINVAL)
-        if end > MAX_FILE_SIZE:
-            raise FsError("The offset is over the limit.", errno.EFBIG)
-        if not length:
-            return 0
-        self.space.require()
-        if node.flags & (COVERED | RECORD) and self._vouched(node, offset, end):
-            self._stop_vouching(node, offset, end)
-        self._need_content(node)
-        if end > node.size:
-            self._cut_tail(node)
-        try:
-            self.content.write(inode, offset, data)
-        except OSError:
-            self._changed_bytes(node)  # some of it may have been written
-            raise
-        if node.flags & COVERED:
-            self._begin()
-            if ext.carve(self.db, inode, offset, end):
-                # Bytes that were only remote: the index may forget the pack once the new ones are on the disk.
-                self._order(inode)
+        with self.lock:
+            node = self._file(inode)
+            length = len(data)
+            end = offset + length
+            if offset < 0:
+                raise FsError("Negative offset.", errno.EINVAL)
+            if end > MAX_FILE_SIZE:
+                raise FsError("The offset is over the limit.", errno.EFBIG)
+            if not length:
+                return 0
+            if self.space.low:
+                self.space.require()
+            try:
+                if node.flags & _SPECIAL:
+                    self._write_special(node, offset, end, data)
+                else:
+                    self._write_plain(node, offset, end, data)
+            except OSError as exc:
+                self._changed_bytes(node)  # some of it may have been written
+                raise self._os_error(exc) from exc
+            if self._data_waiting > 1 << 22:
+                self._commit_if_large()
+            return length
+
+    def _write_plain(self, node: Node, offset: int, end: int, data: bytes | memoryview) -> None:
+        self._store(node, offset, data)
         grown = end > node.size
         if grown:
             node.size = end
         self._changed_bytes(node)
-        if grown or node.flags & COVERED or not node.flags & DIRTY:
+        flags = node.flags
+        if grown or not flags & CONTENT or not flags & DIRTY:
             node.size_gen = node.gen
+            node.flags = flags | DIRTY
+
+    def _write_special(self, node: Node, offset: int, end: int, data: bytes | memoryview) -> None:
+        if self._vouched(node, offset, end):
+            self._stop_vouching(node, offset, end)
+        if node.flags & COVERED:
+            self._begin()
+        self._store(node, offset, data)
+        if node.flags & COVERED and ext.carve(self.index, node.inode, offset, end) and node.placed:
+            # Bytes that were only remote: the index may forget the pack once the new ones are on the disk.
+            self._order(node.inode)
+        node.size = max(node.size, end)
+        self._changed_bytes(node)
+        node.size_gen = node.gen
         if node.flags & COVERED:
             self._reshape(node)
         else:
             node.set(DIRTY)
-        return length
-
-    def _cut_tail(self, node: Node) -> None:
-        """The file is about to grow: what the content file has beyond its end must read as zeros."""
-        if self.content.length(node.inode) > node.size:
-            self.content.truncate(node.inode, node.size)
 
     @locked
     def truncate(self, inode: Inode, size: int) -> Attr:
+        return self._attr(self._resize(inode, size))
+
+    def resize(self, inode: Inode, size: int) -> Node:
+        """See `Namespace.resize`."""
+        with self.lock:
+            try:
+                node = self._resize(inode, size)
+                if node.blocks < 0:
+                    self._blocks(node)
+                return node
+            except OSError as exc:
+                raise self._os_error(exc) from exc
+
+    def _resize(self, inode: Inode, size: int) -> Node:
         node = self._file(inode)
         if size < 0:
             raise FsError("Negative size.", errno.EINVAL)
@@ -271,34 +329,32 @@ class Files(Names):
             now = self.now_ns()
             node.mtime = now
             self._touch(node, now=now)
-        return self._attr(node)
+        return node
 
     def _grow(self, node: Node, size: int) -> None:
         self.space.require()
-        if node.flags & RECORD and self._record_current(node):
+        if node.flags & RECORD and node.placed and self._record_current(node):
             self._stop_vouching(node, 0, 0)
-        self._need_content(node)
-        self._cut_tail(node)
-        self.content.truncate(node.inode, size)
+        self._extend(node, size)
         node.size = size
         self._changed_bytes(node)
         node.size_gen = node.gen
+        if node.flags & COVERED:
+            self._reshape(node)
         node.set(DIRTY)
 
     def _shrink(self, node: Node, size: int) -> None:
-        """Rule 3: the commit comes first, and is durable when the disk may know the longer file."""
+        """Rule 3: content files are cut when the index knows the shorter file durably (`Contents._trim`)."""
         if node.flags & COVERED:
             self._begin()
-            ext.carve(self.db, node.inode, size, node.size)
+            ext.carve(self.index, node.inode, size, node.size)
+        self._shorten(node, size)
         node.size = size
         self._changed_bytes(node)
         node.size_gen = node.gen
+        if node.inode in self._trimming:
+            node.shrunk = node.gen
         self._reshape(node)
-        if not node.flags & CONTENT:
-            return
-        self._barrier()
-        if self.content.length(node.inode) > size:
-            self.content.truncate(node.inode, size)
 
     # Durability -------------------------------------------------------------------------------------------------
 
@@ -306,19 +362,34 @@ class Files(Names):
         """See `Namespace.sync`."""
         with self.lock:
             node = self._node(inode)
-            has_content, named = bool(node.flags & CONTENT), node.nlink > 0
+            if node.flags & INLINE and node.size_gen > self._durable:
+                node.syncs += 1
+                if node.syncs > INLINE_SYNCS and node.nlink:
+                    self._move_out(node)
             need = node.size_gen if data_only else node.gen
-        if has_content:
-            try:
-                self._sync_content(inode)
-            except OSError as exc:
-                raise self._os_error(exc) from exc
+            named = node.nlink > 0
+        self.sync_content(inode)
         if named and need > self._durable:
-            self.commit()
+            self._commit_up_to(need)
+
+    def _move_out(self, node: Node) -> None:
+        """A small file that is fsynced again and again gets a content file."""
+        try:
+            self._spill(node, INLINE_MAX + 1)
+        except OSError as exc:
+            raise self._os_error(exc) from exc
+        self._touch_size(node, times=False)
 
     def sync_content(self, inode: Inode) -> None:
-        """Only the bytes; for staged files."""
+        """Only the bytes in content files; for staged files."""
         try:
             self._sync_content(inode)
         except OSError as exc:
             raise self._os_error(exc) from exc
+
+    def sync_waits(self, inode: Inode, *, data_only: bool = False) -> bool:
+        """See `Namespace.sync_waits`."""
+        with self.lock:
+            node = self._node(inode)
+            need = node.size_gen if data_only else node.gen
+            return need > self._durable or bool(self._blobs(inode))

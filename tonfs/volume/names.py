@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import stat
 from collections.abc import Iterator, Sequence
+from functools import partial
+from itertools import islice
 from typing import Any, Final
 
 from ..errors import FsError
@@ -13,15 +15,22 @@ from ..log import get_logger
 from . import attached
 from .api import NAME_MAX, ROOT, TARGET_MAX, Attr, Entry
 from .core import Core, locked
+from .folder import MAX_WHOLE, Folder, Found
 from .node import COLUMNS, Node
 from .records import RECORD_COLUMNS, record_of
-from .schema import ATTACHED, CONTENT, COVERED, IMPLIED, RECORD, REMOTE, XATTRS
+from .schema import ATTACHED, CONTENT, COVERED, IMPLIED, INLINE, RECORD, SEGMENTED, XATTRS
 
 log = get_logger(__name__)
 
 LINK_MAX: Final = 1_000_000
 _JOINED: Final = ", ".join(f"i.{column.strip()}" for column in COLUMNS.split(","))
 _WIDTH: Final = len(COLUMNS.split(","))
+_VERSION: Final = COLUMNS.split(", ").index("version")
+_UNKNOWN: Final = Found(0, Inode(0), False, b"")
+ASK_BEFORE_LOADING: Final = 3
+"""Names asked for one by one before a directory is loaded as a whole."""
+PREFETCH: Final = 4096
+"""With a directory of up to so many names the inodes are loaded, too."""
 
 
 def check_name(name: bytes) -> None:
@@ -46,43 +55,34 @@ def _missing(name: bytes) -> FsError:
     return FsError(f"{name!r} does not exist.", errno.ENOENT)
 
 
-class Found:
-    """A row of the table `name`."""
-
-    __slots__ = ("cookie", "inode", "is_dir")
-
-    def __init__(self, cookie: int, inode: Inode, is_dir: bool) -> None:
-        self.cookie = cookie
-        self.inode = inode
-        self.is_dir = is_dir
-
-
 class Names(Core):
     """The tree. Raises FsError as POSIX wants it."""
 
     # Looking ----------------------------------------------------------------------------------------------------
 
     def _blocks(self, node: Node) -> int:
-        if node.blocks < 0:
-            blocks = self.content.blocks(node.inode) if node.flags & CONTENT else 0
-            if node.flags & REMOTE:
-                (away,) = self.db.execute(
-                    "SELECT coalesce(sum(length), 0) FROM extent WHERE inode = ? AND local = 0", (node.inode,)
-                ).fetchone()
-                blocks += -(-away // 512)
-            node.blocks = blocks
-        return node.blocks
+        """512-byte units of what is stored."""
+        raise NotImplementedError
 
     def _attr(self, node: Node) -> Attr:
-        return node.attr(self._blocks(node))
+        return node.attr(node.blocks if node.blocks >= 0 else self._blocks(node))
 
     @locked
     def getattr(self, inode: Inode) -> Attr:
         return self._attr(self._node(inode))
 
+    def live(self, inode: Inode) -> Node:
+        """See `Namespace.live`."""
+        with self.lock:
+            node = self._nodes.get(inode) or self._node(inode)
+            node.used = True
+            if node.blocks < 0:
+                self._blocks(node)
+            return node
+
     def _dir(self, inode: Inode) -> Node:
         node = self._node(inode)
-        if not node.is_dir:
+        if not stat.S_ISDIR(node.mode):
             raise FsError(f"Inode {inode} is not a directory.", errno.ENOTDIR)
         return node
 
@@ -93,32 +93,106 @@ class Names(Core):
             raise FsError("The directory was removed.", errno.ENOENT)
         return node
 
+    def _names(self, node: Node) -> Folder:
+        if node.folder is None:
+            node.folder = Folder()
+        return node.folder
+
     def _find(self, parent: Inode, name: bytes) -> Found | None:
-        row = self.db.execute(
-            "SELECT cookie, inode, key FROM name WHERE parent = ? AND key IN (?, ?)", (parent, name, name + b"/")
+        return self._find_in(self._node(parent), name)
+
+    def _find_in(self, node: Node, name: bytes) -> Found | None:
+        folder = node.folder or self._names(node)
+        found = folder.names.get(name, _UNKNOWN)
+        if found is not _UNKNOWN:
+            return found
+        return None if folder.whole else self._find_stored(node, folder, name)
+
+    def _find_stored(self, node: Node, folder: Folder, name: bytes) -> Found | None:
+        folder.asked += 1
+        if folder.asked > ASK_BEFORE_LOADING and self._load_folder(node, folder):
+            return folder.names.get(name)
+        row = self._read.execute(
+            "SELECT cookie, inode, key FROM name WHERE parent = ? AND key IN (?, ?)", (node.inode, name, name + b"/")
         ).fetchone()
-        return Found(row[0], Inode(row[1]), row[2] != name) if row else None
+        found = Found(row[0], Inode(row[1]), row[2] != name, name) if row else None
+        folder.names[name] = found
+        self._names_kept += 1
+        return found
+
+    def _load_folder(self, node: Node, folder: Folder) -> bool:
+        """Have all names in memory, unless there are too many. Inodes come with those of a small directory."""
+        if folder.whole or folder.large:
+            return folder.whole
+        (count,) = self._read.execute(
+            "SELECT count(*) FROM (SELECT 1 FROM name WHERE parent = ? LIMIT ?)", (node.inode, MAX_WHOLE + 1)
+        ).fetchone()
+        if count > MAX_WHOLE:
+            folder.large = True
+            return False
+        few = count <= PREFETCH
+        columns, join = (f", {_JOINED}", "JOIN inode i ON i.inode = n.inode ") if few else ("", "")
+        rows = self._read.execute(
+            f"SELECT n.cookie, n.key, n.inode{columns} FROM name n {join}WHERE n.parent = ?", (node.inode,)
+        ).fetchall()
+        stored = []
+        for row in rows:
+            key = row[1]
+            is_dir = key.endswith(b"/")
+            stored.append(Found(row[0], row[2], is_dir, key[:-1] if is_dir else key))
+        folder.became_whole(stored)
+        self._names_kept += len(stored)
+        if few:
+            nodes, gone = self._nodes, self._gone
+            for row in rows:
+                if row[2] not in nodes and not gone(row[2]):
+                    self._remember(row[3:])
+        return True
+
+    def _gone(self, inode: Inode) -> bool:
+        """Removed, and the index may not know yet."""
+        batch = self._batch
+        return inode in self._pending.gone or (batch is not None and inode in batch.gone)
 
     def _parent_of(self, inode: Inode) -> Inode:
         """Of a directory; the root is its own, a removed one has the root."""
-        row = self.db.execute("SELECT parent FROM name WHERE inode = ?", (inode,)).fetchone()
-        return Inode(row[0]) if row else ROOT
+        node = self._node(inode)
+        if not node.parent:
+            row = self._read.execute("SELECT parent FROM name WHERE inode = ?", (inode,)).fetchone()
+            node.parent = row[0] if row and node.nlink else ROOT
+        return Inode(node.parent)
 
-    def _lookup(self, parent: Inode, name: bytes) -> Node:
+    def _lookup(self, parent: Inode, name: bytes) -> Node | None:
         node = self._dir(parent)
-        check_name(name)
+        if len(name) > NAME_MAX or not name or b"/" in name or b"\0" in name:
+            check_name(name)
+        found = self._find_in(node, name)
+        if found is not None:
+            return self._nodes.get(found.inode) or self._node(found.inode)
         if name == b".":
             return node
         if name == b"..":
             return self._node(self._parent_of(parent))
-        found = self._find(parent, name)
-        if found is None:
-            raise _missing(name)
-        return self._node(found.inode)
+        return None
 
     @locked
     def lookup(self, parent: Inode, name: bytes) -> Attr:
-        return self._attr(self._lookup(parent, name))
+        node = self._lookup(parent, name)
+        if node is None:
+            raise _missing(name)
+        return self._attr(node)
+
+    def peek(self, parent: Inode, name: bytes, hold: int = 0) -> Node | None:
+        """See `Namespace.peek`."""
+        with self.lock:
+            node = self._lookup(parent, name)
+            if node is not None:
+                node.used = True
+                if node.blocks < 0:
+                    self._blocks(node)
+                if hold:
+                    self._holds[node.inode] = self._holds.get(node.inode, 0) + hold
+            return node
 
     @locked
     def resolve(self, parts: Sequence[bytes], start: Inode = ROOT) -> Attr:
@@ -126,14 +200,18 @@ class Names(Core):
         for part in parts:
             if stat.S_ISLNK(node.mode):
                 raise FsError("There is a symbolic link on the way.", errno.ELOOP)
-            node = self._lookup(node.inode, part)
+            below = self._lookup(node.inode, part)
+            if below is None:
+                raise _missing(part)
+            node = below
         return self._attr(node)
 
     @locked
     def path_of(self, inode: Inode) -> bytes:
+        self._commit_locked()
         parts: list[bytes] = []
         while inode != ROOT:
-            row = self.db.execute(
+            row = self._read.execute(
                 "SELECT parent, key FROM name WHERE inode = ? UNION ALL "
                 "SELECT parent, key FROM attached WHERE inode = ? LIMIT 1",
                 (inode, inode),
@@ -146,27 +224,70 @@ class Names(Core):
 
     # Listing ----------------------------------------------------------------------------------------------------
 
-    def _entry(self, row: tuple[Any, ...]) -> Entry:
-        node = self._nodes.get(row[2]) or Node(row[2 : 2 + _WIDTH])
-        return Entry(row[1].rstrip(b"/"), self._attr(node), row[0])
+    def _row_node(self, row: tuple[Any, ...]) -> Node:
+        """The inode of a row that was just read: the one in memory, or one that is not kept there."""
+        node = self._nodes.get(row[0])
+        if node is None:
+            node = Node(row, self._committed)
+            if node.blocks < 0 or node.version < self._version_base:
+                node = self._node(node.inode)
+                self._attr(node)
+        return node
+
+    def list_live(self, inode: Inode, after: int, limit: int) -> list[tuple[bytes, int, Node]]:
+        """See `Namespace.list_live`."""
+        with self.lock:
+            node = self._dir(inode)
+            folder = self._names(node)
+            if folder.whole or self._load_folder(node, folder):
+                found = list(islice(folder.after(after), limit))
+                self._load_many([f.inode for f in found if f.inode not in self._nodes])
+                out = [(f.name, f.cookie, self._nodes[f.inode]) for f in found]
+            else:
+                out = self._list_stored(node, after, limit)
+            for _, _, child in out:
+                if child.blocks < 0:
+                    self._blocks(child)
+            return out
+
+    def _load_many(self, inodes: list[Inode]) -> None:
+        for start in range(0, len(inodes), 64):
+            part = inodes[start : start + 64]
+            marks = ", ".join("?" * len(part))
+            for row in self._read.execute(f"SELECT {COLUMNS} FROM inode WHERE inode IN ({marks})", part).fetchall():
+                self._remember(row)
+
+    def _list_stored(self, node: Node, after: int, limit: int) -> list[tuple[bytes, int, Node]]:
+        """A page of a large directory: what the index has, and what it does not know yet."""
+        batch, waiting = self._batch, self._pending.names.get(node.inode, {})
+        if batch is not None:
+            waiting = {**batch.names.get(node.inode, {}), **waiting}
+        while True:
+            rows = self._read.execute(
+                f"SELECT n.cookie, n.key, {_JOINED} FROM name n JOIN inode i ON i.inode = n.inode "
+                "WHERE n.parent = ? AND n.cookie > ? ORDER BY n.cookie LIMIT ?",
+                (node.inode, after, limit),
+            ).fetchall()
+            last = rows[-1][0] if len(rows) == limit else self._next_cookie
+            out = [(row[1].rstrip(b"/"), row[0], self._row_node(row[2:])) for row in rows if row[0] not in waiting]
+            new = [(c, key, i) for c, (key, i) in waiting.items() if i and after < c <= last]
+            if new:
+                out += [(key.rstrip(b"/"), cookie, self._node(Inode(number))) for cookie, key, number in new]
+                out.sort(key=lambda item: item[1])
+            if out or len(rows) < limit:
+                return out[:limit]
+            after = last
 
     @locked
     def list_dir(self, inode: Inode, after: int, limit: int) -> list[Entry]:
-        self._dir(inode)
-        self._flush_nodes()
-        rows = self.db.execute(
-            f"SELECT n.cookie, n.key, {_JOINED} FROM name n JOIN inode i ON i.inode = n.inode "
-            "WHERE n.parent = ? AND n.cookie > ? ORDER BY n.cookie LIMIT ?",
-            (inode, after, limit),
-        ).fetchall()
-        return [self._entry(row) for row in rows]
+        return [Entry(name, self._attr(node), cookie) for name, cookie, node in self.list_live(inode, after, limit)]
 
     @locked
     def list_sorted(
         self, parent: Inode, after: bytes = b"", limit: int = 1000, *, prefix: bytes = b"", records: bool = False
     ) -> list[Entry]:
         self._dir(parent)
-        self._flush_nodes()
+        self._commit_locked()
         values: list[Any] = [parent, after, prefix]
         upper = ""
         end = prefix.rstrip(b"\xff")
@@ -175,32 +296,29 @@ class Names(Core):
             values.append(end[:-1] + bytes([end[-1] + 1]))
         columns = ", ".join(f"r.{name}" for name in RECORD_COLUMNS) if records else "NULL"
         join = "LEFT JOIN record r ON r.inode = n.inode " if records else ""
-        rows = self.db.execute(
+        rows = self._read.execute(
             f"SELECT n.cookie, n.key, {_JOINED}, {columns} FROM name n JOIN inode i ON i.inode = n.inode {join}"
             f"WHERE n.parent = ? AND n.key > ? AND n.key >= ? {upper}ORDER BY n.key LIMIT ?",
             (*values, limit),
         ).fetchall()
-        if not records:
-            return [self._entry(row) for row in rows]
-        entries = [self._object_entry(row) for row in rows]
-        beside = attached.listed(self, parent, after, prefix, values[3] if upper else None, limit)
+        entries = [self._object_entry(row, records) for row in rows]
+        beside = attached.listed(self, parent, after, prefix, values[3] if upper else None, limit) if records else []
         if beside:
-            entries += [self._object_entry((0, *row)) for row in beside]
+            entries += [self._object_entry((0, *row), records) for row in beside]
             entries = sorted(entries, key=lambda entry: entry.sort_key)[:limit]
         return entries
 
-    def _object_entry(self, row: tuple[Any, ...]) -> Entry:
-        """With its record; of a directory that has data under `name/`, with these."""
-        entry = self._entry(row)
-        raw, data = row[2 + _WIDTH :], None
-        node = self._nodes.get(entry.attr.inode)
-        if entry.attr.is_dir and (node.flags if node else row[1 + _WIDTH]) & ATTACHED:
-            inside = attached.inside(self, entry.attr.inode)
+    def _object_entry(self, row: tuple[Any, ...], records: bool) -> Entry:
+        """With its record; of a directory that has data under `name/`, with these. The index is up to date."""
+        node, raw, data = self._row_node(row[2 : 2 + _WIDTH]), row[2 + _WIDTH :], None
+        stored = row[2 + _VERSION]
+        if records and node.flags & ATTACHED:
+            inside = attached.inside(self, node.inode)
             if inside is not None:
-                data = self._attr(self._nodes.get(inside[0]) or Node(inside[:_WIDTH]))
-                raw = inside[_WIDTH:]
-        record = None if raw[0] is None else record_of(raw, (data or entry.attr).version)
-        return Entry(entry.name, entry.attr, entry.cookie, record, data)
+                data = self._attr(self._row_node(inside[:_WIDTH]))
+                raw, stored = inside[_WIDTH:], inside[_VERSION]
+        record = record_of(raw, stored) if records and raw[0] is not None else None
+        return Entry(row[1].rstrip(b"/"), self._attr(node), row[0], record, data)
 
     @locked
     def is_empty(self, inode: Inode) -> bool:
@@ -208,23 +326,89 @@ class Names(Core):
         return self._is_empty(inode)
 
     def _is_empty(self, inode: Inode) -> bool:
-        return self.db.execute("SELECT 1 FROM name WHERE parent = ? LIMIT 1", (inode,)).fetchone() is None
+        folder = self._names(self._node(inode))
+        if folder.whole:
+            return not folder.names
+        if any(folder.names.values()):
+            return False
+        rows = self._read.execute("SELECT key FROM name WHERE parent = ?", (inode,))
+        try:
+            return all(folder.names.get(row[0].rstrip(b"/"), _UNKNOWN) is None for row in rows)
+        finally:
+            rows.close()
+
+    # Changing names in memory -----------------------------------------------------------------------------------
+
+    def _put_name(self, node: Node, found: Found) -> None:
+        """A new name, or (with the cookie it had) one that now means something else."""
+        folder = node.folder or self._names(node)
+        changes = self._pending.names.get(node.inode)
+        if changes is None:
+            changes = self._pending.names[node.inode] = {}
+        if self._saved is not None:
+            self._remember_name(node, folder, found, changes)
+        elif found.name not in folder.names:
+            self._names_kept += 1
+        changes[found.cookie] = (found.key, found.inode)
+        folder.put(found)
+
+    def _remove_name(self, node: Node, found: Found) -> None:
+        folder = node.folder or self._names(node)
+        changes = self._pending.names.get(node.inode)
+        if changes is None:
+            changes = self._pending.names[node.inode] = {}
+        if self._saved is not None:
+            self._remember_name(node, folder, found, changes)
+        if found.cookie < self._cookies_taken:
+            changes[found.cookie] = (found.key, 0)
+        else:
+            changes.pop(found.cookie, None)  # the index never heard of it
+        folder.remove(found)
+
+    def _remember_name(self, node: Node, folder: Folder, found: Found, changes: dict[int, tuple[bytes, int]]) -> None:
+        name, cookie, before = found.name, found.cookie, changes.get(found.cookie)
+        known = folder.names.get(name, _UNKNOWN)
+
+        def undo() -> None:
+            folder.restore(name, None if known is _UNKNOWN else known, known=known is not _UNKNOWN)
+            if before is None:
+                changes.pop(cookie, None)
+            else:
+                changes[cookie] = before
+
+        self._undo.append(undo)
+
+    def _take_cookie(self) -> int:
+        self._next_cookie += 1
+        return self._next_cookie - 1
 
     # Making -----------------------------------------------------------------------------------------------------
 
     def _make(self, mode: int, uid: int, gid: int, rdev: int = 0, *, nlink: int = 1, size: int = 0) -> Node:
         now = self.now_ns()
         inode = self._new_inode()
-        node = self._remember((inode, mode, nlink, uid, gid, rdev, size, 0, now, now, now, now, 1, now, 0))
-        self._touch_size(node, now=now)
+        row = (inode, mode, nlink, uid, gid, rdev, size, 0, now, now, now, now, self._version_base + 1, now, 0, 0)
+        self._gen = gen = self._gen + 1
+        node = self._nodes[inode] = Node(row, gen, stored=False)
+        if stat.S_ISDIR(mode):
+            node.folder = Folder(whole=True)
+        self._pending.nodes[inode] = node
+        if self._saved is not None:
+            self._undo.append(partial(self._unmake, node))
         return node
 
+    def _unmake(self, node: Node) -> None:
+        self._nodes.pop(node.inode, None)
+        self._pending.nodes.pop(node.inode, None)
+        if self._saved is not None:
+            self._saved.pop(node.inode, None)
+
     def _add_name(self, parent: Node, name: bytes, node: Node) -> None:
-        cookie = self._next_cookie
-        self._next_cookie += 1
-        key = key_of(name, node.is_dir)
-        self._sql("INSERT INTO name VALUES (?, ?, ?, ?)", (cookie, parent.inode, key, node.inode))
-        self._changed_dir(parent, 1 if node.is_dir else 0)
+        is_dir = stat.S_ISDIR(node.mode)
+        self._put_name(parent, Found(self._take_cookie(), node.inode, is_dir, name))
+        if is_dir:
+            node.parent = parent.inode
+        self._changed_dir(parent, 1 if is_dir else 0)
 
     def _changed_dir(self, parent: Node, links: int = 0) -> None:
         parent.nlink += links
@@ -235,9 +419,10 @@ class Names(Core):
     def _make_in(self, parent: Inode, name: bytes, mode: int, uid: int, gid: int, rdev: int = 0, size: int = 0) -> Node:
         folder = self._live_dir(parent)
         check_new_name(name)
-        if self._find(parent, name) is not None:
+        if self._find_in(folder, name) is not None:
             raise FsError(f"{name!r} exists already.", errno.EEXIST)
-        self.space.require()
+        if self.space.low:
+            self.space.require()
         is_dir = stat.S_ISDIR(mode)
         if folder.mode & stat.S_ISGID:
             gid = folder.gid
@@ -246,6 +431,14 @@ class Names(Core):
         self._add_name(folder, name, node)
         self._commit_if_large()
         return node
+
+    def make(self, parent: Inode, name: bytes, mode: int, uid: int, gid: int, rdev: int = 0, hold: int = 0) -> Node:
+        """See `Namespace.make`."""
+        with self.lock:
+            node = self._make_in(parent, name, mode, uid, gid, rdev)
+            if hold:
+                self._holds[node.inode] = hold
+            return node
 
     @locked
     def create(self, parent: Inode, name: bytes, mode: int, uid: int, gid: int, rdev: int = 0) -> Attr:
@@ -281,7 +474,7 @@ class Names(Core):
         node = self._node(inode)
         folder = self._live_dir(parent)
         check_new_name(name)
-        if self._find(parent, name) is not None:
+        if self._find_in(folder, name) is not None:
             raise FsError(f"{name!r} exists already.", errno.EEXIST)
         if node.is_dir:
             raise FsError("A directory has only one name.", errno.EPERM)
@@ -299,8 +492,7 @@ class Names(Core):
 
     def _unlinked(self, node: Node) -> None:
         """One name fewer; without names and holds the inode goes."""
-        node.nlink = 0 if node.is_dir else node.nlink - 1
-        self._touch_size(node)
+        node.nlink = 0 if stat.S_ISDIR(node.mode) else node.nlink - 1
         if node.flags & ATTACHED:
             for slot in (attached.BESIDE, attached.INSIDE):
                 inode = attached.take(self, node, slot)
@@ -308,28 +500,49 @@ class Names(Core):
                     self._unlinked(self._node(inode))
         if node.nlink == 0 and not self._holds.get(node.inode):
             self._remove_inode(node)
+        else:
+            self._touch_size(node)
 
     def _remove_inode(self, node: Node) -> None:
-        inode, flags = node.inode, node.flags
-        self._changed.pop(inode, None)
+        inode, flags, waiting = node.inode, node.flags, self._pending
+        if flags & SEGMENTED:
+            self._drop_segments(node)
+        waiting.nodes.pop(inode, None)
         self._nodes.pop(inode, None)
         self._ordered.pop(inode, None)
-        self._sql("DELETE FROM inode WHERE inode = ?", (inode,))
-        if flags & COVERED:
-            self._sql("DELETE FROM extent WHERE inode = ?", (inode,))
-        if flags & XATTRS:
-            self._sql("DELETE FROM xattr WHERE inode = ?", (inode,))
-        if flags & RECORD:
-            self._sql("DELETE FROM record WHERE inode = ?", (inode,))
-            self._sql("DELETE FROM object_part WHERE inode = ?", (inode,))
-        if stat.S_ISLNK(node.mode):
-            self._sql("DELETE FROM symlink WHERE inode = ?", (inode,))
+        self._trimming.pop(inode, None)
+        tables = [
+            table
+            for table, there in (
+                ("inode", node.stored),
+                ("inline", node.stored and (flags & INLINE or node.data_changed)),
+                ("record", node.stored and (flags & RECORD or node.record_changed)),
+                ("object_part", flags & RECORD),
+                ("symlink", stat.S_ISLNK(node.mode)),
+                ("xattr", flags & XATTRS),
+                ("extent", flags & COVERED),
+                ("segment", flags & SEGMENTED),
+            )
+            if there
+        ]
+        if tables:
+            waiting.gone[inode] = tuple(tables)
+        self._gen += 1
         if flags & CONTENT:
-            self._doom(inode)
-        self._commit_if_large()
+            self._doom(Inode(node.blob), at_once=not node.stored)
+        if self._saved is not None:
+            self._undo.append(partial(self._unremove, inode))
+
+    def _unremove(self, inode: Inode) -> None:
+        self._pending.gone.pop(inode, None)
+        self._pending.doomed.discard(inode)
+
+    def _drop_segments(self, node: Node) -> None:
+        """Give up what the file refers to in content files."""
+        raise NotImplementedError
 
     def _drop_name(self, folder: Node, found: Found, node: Node) -> None:
-        self._sql("DELETE FROM name WHERE cookie = ?", (found.cookie,))
+        self._remove_name(folder, found)
         self._changed_dir(folder, -1 if found.is_dir else 0)
         self._unlinked(node)
 
@@ -337,12 +550,15 @@ class Names(Core):
     def unlink(self, parent: Inode, name: bytes) -> None:
         folder = self._dir(parent)
         check_name(name)
-        found = self._find(parent, name)
+        found = self._find_in(folder, name)
         if found is None:
+            if name in (b".", b".."):
+                raise FsError(f"{name!r} is a directory.", errno.EISDIR)
             raise _missing(name)
         if found.is_dir:
             raise FsError(f"{name!r} is a directory.", errno.EISDIR)
         self._drop_name(folder, found, self._node(found.inode))
+        self._commit_if_large()
 
     @locked
     def rmdir(self, parent: Inode, name: bytes) -> None:
@@ -352,7 +568,7 @@ class Names(Core):
         if name == b"..":
             raise FsError("The directory above is not empty.", errno.ENOTEMPTY)
         check_name(name)
-        found = self._find(parent, name)
+        found = self._find_in(folder, name)
         if found is None:
             raise _missing(name)
         if not found.is_dir:
@@ -360,10 +576,11 @@ class Names(Core):
         if not self._is_empty(found.inode):
             raise FsError(f"{name!r} is not empty.", errno.ENOTEMPTY)
         self._drop_name(folder, found, self._node(found.inode))
+        self._commit_if_large()
 
-    @locked
     def hold(self, inode: Inode, count: int = 1) -> None:
-        self._holds[inode] = self._holds.get(inode, 0) + count
+        with self.lock:
+            self._holds[inode] = self._holds.get(inode, 0) + count
 
     def drop(self, inode: Inode, count: int = 1) -> None:
         try:
@@ -378,14 +595,15 @@ class Names(Core):
             self._holds[inode] = left
             return
         self._holds.pop(inode, None)
-        if self._closed:
-            return
         node = self._nodes.get(inode)
         if node is None:
-            row = self.db.execute(f"SELECT {COLUMNS} FROM inode WHERE inode = ? AND nlink = 0", (inode,)).fetchone()
-            node = Node(row) if row else None
+            if self._closed or self._gone(inode):
+                return
+            row = self._read.execute("SELECT 1 FROM inode WHERE inode = ? AND nlink = 0", (inode,)).fetchone()
+            node = self._node(inode) if row else None
         if node is not None and node.nlink == 0:
             self._remove_inode(node)
+            self._commit_if_large()
 
     # Renaming ---------------------------------------------------------------------------------------------------
 
@@ -411,25 +629,24 @@ class Names(Core):
             check_name(word)
             if word in (b".", b".."):
                 raise FsError("'.' and '..' cannot be renamed.", errno.EBUSY)
-        found, there = self._find(parent, name), self._find(new_parent, new_name)
+        found, there = self._find_in(source, name), self._find_in(target, new_name)
         if found is None or (exchange and there is None):
             raise _missing(name if found is None else new_name)
         if there is not None and not replace and not exchange:
             raise FsError(f"{new_name!r} exists already.", errno.EEXIST)
-        if found.is_dir and found.inode in self._ancestors(new_parent):
+        if found.is_dir and parent != new_parent and found.inode in self._ancestors(new_parent):
             raise FsError("A directory cannot move into itself.", errno.EINVAL)
         if there is not None:
             if there.inode == found.inode:
                 return
             if exchange:
-                if there.is_dir and there.inode in self._ancestors(parent):
+                if there.is_dir and parent != new_parent and there.inode in self._ancestors(parent):
                     raise FsError("A directory cannot move into itself.", errno.EINVAL)
-                with self._atomic():
-                    self._exchange(source, name, found, target, new_name, there)
+                self._exchange(source, found, target, there)
                 return
             self._check_replace(new_name, found, there)
-        with self._atomic():
-            self._move(source, found, target, new_name, there)
+        # Nothing can be refused from here on.
+        self._move(source, found, target, new_name, there)
         self._commit_if_large()
 
     def _check_replace(self, name: bytes, found: Found, there: Found) -> None:
@@ -442,43 +659,39 @@ class Names(Core):
 
     def _move(self, source: Node, found: Found, target: Node, new_name: bytes, there: Found | None) -> None:
         node = self._node(found.inode)
+        self._remove_name(source, found)
         if there is not None:
-            # The row of the target stays, so that a listing under way meets the name once.
-            self._sql("DELETE FROM name WHERE cookie = ?", (found.cookie,))
-            self._sql("UPDATE name SET inode = ? WHERE cookie = ?", (found.inode, there.cookie))
+            # The target keeps its cookie, so that a listing under way meets the name once.
+            self._repoint(target, there, node)
             self._unlinked(self._node(there.inode))
-            if node.flags & CONTENT:
-                self._order(node.inode)
         else:
-            cookie = self._next_cookie
-            self._next_cookie += 1
-            self._sql(
-                "UPDATE name SET cookie = ?, parent = ?, key = ? WHERE cookie = ?",
-                (cookie, target.inode, key_of(new_name, found.is_dir), found.cookie),
-            )
+            self._put_name(target, Found(self._take_cookie(), found.inode, found.is_dir, new_name))
         links = 1 if found.is_dir else 0
         self._changed_dir(source, -links)
         self._changed_dir(target, links if there is None or not found.is_dir else 0)
+        if found.is_dir:
+            node.parent = target.inode
         self._touch_size(node)
         node.set(IMPLIED, False)
         attached.moved(self, node, target.inode, new_name)
 
-    def _exchange(self, source: Node, name: bytes, found: Found, target: Node, new_name: bytes, there: Found) -> None:
-        # Keys carry the type's slash: free the first row's key before the second row may need it.
-        self._sql("UPDATE name SET inode = ?, key = x'00' WHERE cookie = ?", (there.inode, found.cookie))
-        self._sql(
-            "UPDATE name SET inode = ?, key = ? WHERE cookie = ?",
-            (found.inode, key_of(new_name, found.is_dir), there.cookie),
-        )
-        self._sql("UPDATE name SET key = ? WHERE cookie = ?", (key_of(name, there.is_dir), found.cookie))
-        attached.moved(self, self._node(found.inode), found.inode, b"")
-        attached.moved(self, self._node(there.inode), source.inode, name)
-        attached.moved(self, self._node(found.inode), target.inode, new_name)
+    def _repoint(self, folder: Node, there: Found, node: Node) -> None:
+        """A name now means another inode, whose bytes are on the disk before the index says so."""
+        self._put_name(folder, Found(there.cookie, node.inode, stat.S_ISDIR(node.mode), there.name))
+        if node.placed:
+            self._order(node.inode)
+
+    def _exchange(self, source: Node, found: Found, target: Node, there: Found) -> None:
+        first, second = self._node(found.inode), self._node(there.inode)
+        self._repoint(source, found, second)
+        self._repoint(target, there, first)
+        attached.moved(self, first, first.inode, b"")  # out of the way of the other
+        attached.moved(self, second, source.inode, found.name)
+        attached.moved(self, first, target.inode, there.name)
         moved = int(found.is_dir) - int(there.is_dir)
         self._changed_dir(source, -moved)
         self._changed_dir(target, moved)
-        for inode in (found.inode, there.inode):
-            node = self._node(inode)
+        for node, parent in ((first, target), (second, source)):
+            if stat.S_ISDIR(node.mode):
+                node.parent = parent.inode
             self._touch_size(node)
-            if node.flags & CONTENT:
-                self._order(inode)

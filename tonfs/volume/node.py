@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import stat
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from ..ids import Inode
 from .api import Attr
-from .schema import DIRTY, IMPLIED
+from .schema import CONTENT, DIRTY, IMPLIED, SEGMENTED
+
+if TYPE_CHECKING:
+    from .folder import Folder
+    from .segments import Segment
 
 _INT64: Final = (1 << 63) - 1
 
-COLUMNS: Final = "inode, mode, nlink, uid, gid, rdev, size, blocks, atime, mtime, ctime, birth, version, changed, flags"
-UPSERT: Final = f"INSERT OR REPLACE INTO inode ({COLUMNS}) VALUES ({', '.join('?' * 15)})"
+COLUMNS: Final = (
+    "inode, mode, nlink, uid, gid, rdev, size, blocks, atime, mtime, ctime, birth, version, changed, flags, blob"
+)
 
 
 def clamp_time(value: int) -> int:
@@ -26,25 +31,68 @@ class Node:
     __slots__ = (
         "atime",
         "birth",
+        "blob",
         "blocks",
         "changed",
         "ctime",
+        "data",
+        "data_changed",
         "flags",
+        "folder",
         "gen",
         "gid",
         "inode",
+        "kept",
+        "kept_gen",
         "mode",
         "mtime",
         "nlink",
+        "parent",
         "rdev",
+        "record",
+        "record_changed",
+        "segments",
+        "shrunk",
         "size",
         "size_gen",
+        "stored",
+        "syncs",
         "uid",
-        "unsynced",
+        "used",
         "version",
     )
 
-    def __init__(self, row: tuple[Any, ...]) -> None:
+    def __init__(self, row: tuple[Any, ...], gen: int = 0, *, stored: bool = True) -> None:
+        self.restore(row)
+        self.gen = gen
+        """Change counter of the volume at the last change of this inode or one of its names."""
+        self.size_gen = gen
+        """The same for changes that fdatasync must make durable (size, extents, links, inline bytes)."""
+        self.shrunk = -1 if stored else 0
+        """The same for the last time it lost bytes at its end, where the content file is cut when that is durable.
+        0: the content file is not longer than the file; -1: it may be."""
+        self.stored = stored
+        """The index has (or is just getting) a row of it."""
+        self.used = True
+        """Asked for since the cache was last swept."""
+        self.syncs = 0
+        self.data: bytearray | None = None
+        """Inline bytes, once loaded. What lies behind them, up to the size, is a hole."""
+        self.data_changed = False
+        self.record: tuple[Any, ...] | None = None
+        """Row of the table `record`, once loaded."""
+        self.record_changed = False
+        self.segments: list[Segment] | None = None
+        self.folder: Folder | None = None
+        """Names of a directory, once asked for."""
+        self.parent = 0
+        """Of a directory, once known."""
+        self.kept: Any = None
+        """For the mount: what it keeps with this inode, built when `gen` was `kept_gen`."""
+        self.kept_gen = -1
+
+    def restore(self, row: tuple[Any, ...]) -> None:
+        """Take the values of a row."""
         self.inode: Inode
         self.mode: int
         self.nlink: int
@@ -60,6 +108,7 @@ class Node:
         self.version: int
         self.changed: int
         self.flags: int
+        self.blob: int
         (
             self.inode,
             self.mode,
@@ -76,13 +125,10 @@ class Node:
             self.version,
             self.changed,
             self.flags,
+            self.blob,
         ) = row
-        self.gen = 0
-        """Change counter of the volume at the last change of this inode or one of its names."""
-        self.size_gen = 0
-        """The same for changes that fdatasync must make durable (size, extents, links)."""
-        self.unsynced = False
-        """The content file has bytes that were not fsynced since this process wrote them."""
+        if self.flags & CONTENT and not self.blob:
+            self.blob = self.inode
 
     def row(self) -> tuple[int, ...]:
         return (
@@ -101,6 +147,7 @@ class Node:
             self.version,
             self.changed,
             self.flags,
+            self.blob,
         )
 
     def attr(self, blocks: int) -> Attr:
@@ -120,6 +167,11 @@ class Node:
             self.version,
             bool(self.flags & IMPLIED),
         )
+
+    @property
+    def placed(self) -> bool:
+        """Its bytes lie in content files, not in the index."""
+        return bool(self.flags & (CONTENT | SEGMENTED))
 
     @property
     def is_dir(self) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import json
 import stat
 from collections.abc import Mapping, Sequence
 
@@ -12,10 +11,11 @@ from ..ids import Inode
 from . import attached
 from .api import ROOT, Attr, Change, Expect, ObjectPart, S3Record
 from .core import locked
-from .names import Found, check_new_name
+from .folder import Found
+from .names import check_new_name
 from .node import Node
-from .records import NO_VERSION, RECORD_COLUMNS, RECORD_INSERT, record_of, record_row
-from .schema import ATTACHED, CONTENT, IMPLIED, OWN, RECORD
+from .records import NO_VERSION, record_of, record_row, with_tags
+from .schema import ATTACHED, IMPLIED, OWN, RECORD
 from .xattrs import Xattrs
 
 
@@ -53,32 +53,30 @@ class Objects(Xattrs):
         node = self._node(inode)
         if not node.flags & RECORD:
             return None
-        columns = ", ".join(RECORD_COLUMNS)
-        row = self.db.execute(f"SELECT {columns} FROM record WHERE inode = ?", (inode,)).fetchone()
-        return record_of(row, node.version) if row else None
+        row = self._record_row(node)
+        return record_of(row[1:], node.version) if row else None
 
     @locked
     def set_record(self, inode: Inode, record: S3Record) -> None:
         self._set_record(self._node(inode), record)
 
     def _set_record(self, node: Node, record: S3Record) -> None:
-        if node.flags & CONTENT:
+        if node.placed:
             # The record vouches for these bytes: they must be on the disk first.
             self._order(node.inode)
-        values = record_row(node.inode, node.version, record)
-        self._sql(RECORD_INSERT, values)
+        node.record, node.record_changed = record_row(node.inode, node.version, record), True
         node.set(RECORD)
         self._touch(node, times=False)
 
     @locked
     def set_tags(self, inode: Inode, tags: Mapping[str, str]) -> None:
         node = self._node(inode)
-        text = json.dumps(dict(tags), ensure_ascii=True, sort_keys=True)
-        if node.flags & RECORD:
-            self._sql("UPDATE record SET tags = ? WHERE inode = ?", (text, inode))
+        row = self._record_row(node)
+        if row is not None:
+            node.record, node.record_changed = with_tags(row, tags), True
         elif tags:
             # A file of the mount: a record that vouches for no version of its bytes.
-            self._sql(RECORD_INSERT, record_row(inode, NO_VERSION, S3Record(etag="", tags=tags)))
+            node.record, node.record_changed = record_row(inode, NO_VERSION, S3Record(etag="", tags=tags)), True
             node.set(RECORD)
         self._touch(node, times=False)
 
@@ -189,7 +187,7 @@ class Objects(Xattrs):
         node = self._node(found.inode)
         if not node.is_file or not node.flags & RECORD:
             raise self._not_a_directory(found, name)
-        self._sql("DELETE FROM name WHERE cookie = ?", (found.cookie,))
+        self._remove_name(folder, found)
         below = self._make_in(folder.inode, name, stat.S_IFDIR | 0o755, uid, gid)
         below.set(IMPLIED)
         attached.put(self, below, attached.BESIDE, folder.inode, name, node.inode)
@@ -230,7 +228,7 @@ class Objects(Xattrs):
                 link = stat.S_ISLNK(old.mode)
                 raise FsError(f"{name!r} is not a regular file.", errno.ELOOP if link else errno.EPERM)
             node.mode, node.uid, node.gid = old.mode, old.uid, old.gid
-            self._sql("UPDATE name SET inode = ? WHERE cookie = ?", (node.inode, found.cookie))
+            self._repoint(folder, found, node)
             self._changed_dir(folder)
             changes.inodes.add(old.inode)
             self._unlinked(old)
@@ -337,7 +335,7 @@ class Objects(Xattrs):
         empty = marker and node.is_dir and self._is_empty(node.inode)
         if (there is None and not empty) or not (node.is_dir or node.is_file):
             return False
-        with self._atomic():
+        with self._atomic(*folders, node):
             if not node.is_dir:
                 self._drop_name(folders[-1], found, node)
                 changes.named(folders[-1].inode, names[-1])
@@ -363,7 +361,7 @@ class Objects(Xattrs):
             self._touch(node, times=False)
 
     def _drop_record(self, node: Node) -> None:
-        self._sql("DELETE FROM record WHERE inode = ?", (node.inode,))
+        node.record, node.record_changed = None, True
         node.set(RECORD, False)
         self._touch(node, times=False)
 

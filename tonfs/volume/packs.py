@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from ..errors import FsError, NotFound, Refused
 from ..ids import BagId, Inode, PackId
 from . import extents as ext
+from . import segments as seg
 from .api import Change
 from .core import locked
 from .node import Node
-from .schema import CONTENT, COVERED, DIRTY
+from .schema import COVERED, DIRTY, SEGMENTED
 from .uploads import Uploads
 
 
@@ -87,22 +88,22 @@ class Packs(Uploads):
             if offset < 0 or length <= 0 or pack_offset < 0 or end > node.size:
                 raise FsError(f"A packed range of inode {node.inode} lies outside the file.", errno.EINVAL)
             whole = ext.Extent(offset, length, pack, pack_offset, True)
-            free = ext.gaps(ext.overlapping(self.db, node.inode, offset, end), offset, end)
-            ext.insert(self.db, node.inode, [whole.part(low, high) for low, high in list(free)])
+            free = ext.gaps(ext.overlapping(self.index, node.inode, offset, end), offset, end)
+            ext.insert(self.index, node.inode, [whole.part(low, high) for low, high in list(free)])
             node.set(COVERED)
         self._order(node.inode)
         self._cover_holes(node)
-        ext.merge(self.db, node.inode, 0, node.size)
+        ext.merge(self.index, node.inode, 0, node.size)
         self._reshape(node)
         self._touch(node, times=False)
 
     def _cover_holes(self, node: Node) -> None:
         """Uncovered ranges without data become zeros; ranges with data stay dirty."""
-        for low, high in list(ext.gaps(ext.overlapping(self.db, node.inode, 0, node.size), 0, node.size)):
-            data = self.content.data_ranges(node.inode, low, high) if node.flags & CONTENT else []
+        for low, high in list(ext.gaps(ext.overlapping(self.index, node.inode, 0, node.size), 0, node.size)):
+            data = self._data_ranges(node, low, high)
             holes = ext.gaps((ext.Extent(at, length, None, 0, True) for at, length in data), low, high)
             zeros = [ext.Extent(start, end - start, None, 0, True) for start, end in holes]
-            ext.insert(self.db, node.inode, zeros)
+            ext.insert(self.index, node.inode, zeros)
             if zeros:
                 node.set(COVERED)
 
@@ -130,6 +131,7 @@ class Packs(Uploads):
 
     @locked
     def _drop_pack(self, bag_id: BagId) -> None:
+        self._commit_locked()  # the index still has the extents of files that were just removed
         row = self.db.execute("SELECT pack FROM pack WHERE bag_id = ?", (bag_id,)).fetchone()
         if row is None:
             raise NotFound(f"No pack has the bag {bag_id.hex()}.")
@@ -187,17 +189,28 @@ class Packs(Uploads):
             bags.add(BagId(bytes(bag_id)))
             freed += length
         if freed:
-            ext.merge(self.db, inode, 0, node.size)
+            ext.merge(self.index, inode, 0, node.size)
             self._reshape(node)
             node.blocks = blocks
             left = self.db.execute(
                 "SELECT 1 FROM extent WHERE inode = ? AND local = 1 AND pack IS NOT NULL LIMIT 1", (inode,)
             ).fetchone()
             if left is None and not node.flags & DIRTY:
-                node.set(CONTENT, False)
-                self._sql("INSERT OR IGNORE INTO doomed VALUES (?)", (inode,))
+                self._drop_local(node)
+            elif node.flags & SEGMENTED:
+                self._drop_remote_segments(node)
             self._touch_size(node, times=False)
         return freed
+
+    def _drop_remote_segments(self, node: Node) -> None:
+        """Bytes shared with other files: this one does not need them here any more."""
+        kept = self._segments(node)
+        for extent in ext.overlapping(self.index, node.inode, 0, node.size):
+            if not extent.local:
+                kept = [s for s in kept if s.own] + seg.without(
+                    [s for s in kept if not s.own], extent.offset, extent.end
+                )
+        self._set_segments(node, seg.merged(kept))
 
     @locked
     def _release(self, inode: Inode) -> None:
@@ -206,10 +219,7 @@ class Packs(Uploads):
             node = self._node(inode)
         except FsError:
             return
-        if node.flags & CONTENT:
-            for extent in ext.overlapping(self.db, inode, 0, node.size):
+        if node.placed:
+            for extent in ext.overlapping(self.index, inode, 0, node.size):
                 if not extent.local:
-                    self.content.punch(inode, extent.offset, extent.length)
-        else:
-            self.content.remove(inode)
-        self._sql("DELETE FROM doomed WHERE inode = ?", (inode,))
+                    self._punch(node, extent.offset, extent.length)

@@ -34,16 +34,16 @@ def record_of(row: tuple[Any, ...], version: int) -> S3Record:
     )
 
 
-RECORD_INSERT: Final = (
-    f"INSERT OR REPLACE INTO record (inode, {', '.join(RECORD_COLUMNS)}) VALUES (?{', ?' * len(RECORD_COLUMNS)})"
-)
-"""Takes the values of `record_row`."""
-
-
 def record_row(inode: Inode, version: int, record: S3Record) -> tuple[Any, ...]:
-    """Values for RECORD_INSERT."""
+    """A row of the table: inode, then RECORD_COLUMNS."""
     texts = [
         json.dumps(dict(part), ensure_ascii=True, sort_keys=True)
         for part in (record.metadata, record.checksums, record.headers, record.tags)
     ]
     return (inode, version, record.etag, record.content_type, *texts, record.checksum_type)
+
+
+def with_tags(row: tuple[Any, ...], tags: Mapping[str, str]) -> tuple[Any, ...]:
+    """The row with other tags."""
+    at = 1 + RECORD_COLUMNS.index("tags")
+    return (*row[:at], json.dumps(dict(tags), ensure_ascii=True, sort_keys=True), *row[at + 1 :])

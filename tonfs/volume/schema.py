@@ -23,9 +23,14 @@ REMOTE: Final = 4  # has at least one extent whose bytes are not in the content 
 IMPLIED: Final = 8  # a directory that only exists because an S3 key needed it
 XATTRS: Final = 16  # has rows in xattr
 RECORD: Final = 32  # has a row in record
-CONTENT: Final = 64  # has a content file
+CONTENT: Final = 64  # has a content file of its own with the same offsets (inode.blob)
 ATTACHED: Final = 128  # a directory with rows in attached
 OWN: Final = 256  # a directory that was made through the mount before it became an S3 object
+INLINE: Final = 512  # has a row in inline
+SEGMENTED: Final = 1024  # has rows in segment, which say where its bytes lie in content files; never with CONTENT
+
+WINDOW_SIZE: Final = 1 << 40
+"""Bytes of a file that one content file holds; what lies beyond goes to the next one. ext4 ends at 16 TiB."""
 
 _V1: Final = """
 -- Facts about the volume as a whole. Keys: volume_id (random hex), clean (1 after an orderly close, else 0),
@@ -52,7 +57,7 @@ CREATE TABLE inode (
     birth INTEGER NOT NULL,
     version INTEGER NOT NULL,    -- content generation, grows with every change of bytes or size
     changed INTEGER NOT NULL,    -- wall time of the last change of bytes; the packer's settle time counts from here
-    flags INTEGER NOT NULL       -- bits of schema.py: DIRTY COVERED REMOTE IMPLIED XATTRS RECORD CONTENT ATTACHED OWN
+    flags INTEGER NOT NULL       -- bits of schema.py: DIRTY COVERED REMOTE IMPLIED XATTRS RECORD CONTENT ...
 );
 CREATE INDEX inode_dirty ON inode (changed) WHERE flags & 1;
 CREATE INDEX inode_orphan ON inode (inode) WHERE nlink = 0;
@@ -128,17 +133,67 @@ INSERT INTO meta VALUES ('volume_id', lower(hex(randomblob(16)))), ('clean', '1'
 """
 
 
+_V3: Final = """
+-- Bytes of small files. What lies behind them up to the inode's size is a hole.
+CREATE TABLE inline (
+    inode INTEGER PRIMARY KEY,
+    data BLOB NOT NULL
+);
+
+-- Where bytes of a file lie when it has more than its own content file: byte `offset` of the file is byte
+-- `blob_offset` of content file `blob`. Segments of an inode do not overlap; ranges without one are holes. With own = 1
+-- no other inode refers to these bytes and they may be changed in place; else a write goes to a new place.
+CREATE TABLE segment (
+    inode INTEGER NOT NULL,
+    offset INTEGER NOT NULL,
+    length INTEGER NOT NULL,
+    blob INTEGER NOT NULL,       -- a number of the same counter as inode numbers, and of the file in content/
+    blob_offset INTEGER NOT NULL,
+    own INTEGER NOT NULL,
+    PRIMARY KEY (inode, offset)
+) WITHOUT ROWID;
+CREATE INDEX segment_blob ON segment (blob);
+
+-- The number of the content file of an inode with the flag CONTENT; 0: the inode's own. Without the flag: the last
+-- such number, which is not used again.
+ALTER TABLE inode ADD COLUMN blob INTEGER NOT NULL DEFAULT 0;
+
+INSERT INTO meta VALUES ('version_base', '0');
+"""
+
+
 def _create_v1(db: sqlite3.Connection) -> None:
-    for statement in _V1.split(";\n"):
+    _script(db, _V1)
+
+
+def _inline_and_segments_v3(db: sqlite3.Connection) -> None:
+    """Contents in the index and content files shared between inodes; content files as they are stay valid."""
+    _script(db, _V3)
+    # One content file could have up to 16 TiB before.
+    db.execute(
+        f"INSERT INTO segment SELECT inode, 0, size, inode, 0, 1 FROM inode "
+        f"WHERE flags & {CONTENT} AND size > {WINDOW_SIZE}"
+    )
+    db.execute(
+        f"UPDATE inode SET flags = (flags & ~{CONTENT}) | {SEGMENTED} WHERE flags & {CONTENT} AND size > {WINDOW_SIZE}"
+    )
+
+
+def _script(db: sqlite3.Connection, statements: str) -> None:
+    for statement in statements.split(";\n"):
         if statement.strip():
             db.execute(statement)
 
 
-MIGRATIONS: Final[tuple[Callable[[sqlite3.Connection], None], ...]] = (_create_v1, create_objects)
+MIGRATIONS: Final[tuple[Callable[[sqlite3.Connection], None], ...]] = (
+    _create_v1,
+    create_objects,
+    _inline_and_segments_v3,
+)
 """MIGRATIONS[n] takes a database from version n to n + 1, inside one transaction."""
 
 
-def connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
+def connect(path: Path, *, read_only: bool = False, cache_kib: int = 8000) -> sqlite3.Connection:
     """A connection with our settings. Transactions are explicit (`BEGIN`)."""
     mode = "ro" if read_only else "rwc"
     db = sqlite3.connect(
@@ -151,11 +206,11 @@ def connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
     db.execute("PRAGMA busy_timeout = 10000")
     if not read_only:
         db.execute("PRAGMA journal_mode = WAL")
-    # Commits reach the disk by our own fsync of the WAL; see journal.py. Checkpoints sync what they must.
+    # Commits reach the disk by our own fsync of the WAL; see core.py. Checkpoints sync what they must.
     db.execute("PRAGMA synchronous = NORMAL")
     db.execute("PRAGMA wal_autocheckpoint = 0")
     db.execute("PRAGMA temp_store = MEMORY")
-    db.execute("PRAGMA cache_size = -32000")
+    db.execute(f"PRAGMA cache_size = -{cache_kib}")
     # A full disk must show at COMMIT, never in the middle of a change.
     db.execute("PRAGMA cache_spill = OFF")
     return db

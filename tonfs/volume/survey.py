@@ -5,22 +5,27 @@ What is seen is the last commit; the caller's `fresh` commits first.
 
 from __future__ import annotations
 
+import secrets
 import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
 
 from ..errors import FsError
 from ..ids import BagId, Inode
 from . import extents as ext
+from . import segments as seg
 from .api import ROOT
 from .core import index_error
+from .node import Node
 from .packs import Evicted, Packs
-from .schema import COVERED, DIRTY
+from .schema import CONTENT, COVERED, DIRTY, SEGMENTED
 
 MAX_REPORT: Final = 20_000
 """Files and ranges in one answer of `dirty`."""
+KEPT_SPOOLS: Final = 3
 _REG: Final = "(mode & 61440) = 32768 AND nlink > 0"
 _TREE: Final = (
     "WITH RECURSIVE tree(inode) AS (SELECT ? UNION SELECT n.inode FROM tree t JOIN name n ON n.parent = t.inode "
@@ -36,9 +41,10 @@ class DirtyFile:
     mode: int
     mtime_ns: int
     size: int
-    content: str
     ranges: tuple[tuple[int, int], ...]
     """(offset, length) of data that no pack has."""
+    sources: tuple[tuple[str, int], ...]
+    """(file on this machine, offset in it) of each range. The file may vanish when the bytes are changed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,8 +105,7 @@ class Survey(Packs):
     def _fresh(self) -> Iterator[sqlite3.Connection]:
         """A snapshot that has everything done so far."""
         with self.lock:
-            if self._gen != self._committed:
-                self._commit_locked()
+            self._commit_locked()
         with self.reader_lock:
             try:
                 self.reader.execute("BEGIN")
@@ -119,52 +124,73 @@ class Survey(Packs):
         now = self.now_ns()
         latest = now - int(settle * 1e9)
         candidates: list[tuple[Any, ...]] = []
-        zeros: list[tuple[Inode, int]] = []
-        files: list[DirtyFile] = []
-        total, ranges_total, more, next_settle = 0, 0, False, None
+        next_settle: float | None = None
         with self._fresh() as db:
             rows = db.execute(
-                "SELECT inode, version, mode, mtime, size, changed, flags FROM inode "
-                "WHERE flags & 1 AND nlink > 0 ORDER BY changed"
+                "SELECT inode, changed FROM inode WHERE flags & 1 AND nlink > 0 ORDER BY changed"
             ).fetchall()
             for row in rows:
-                if force or row[5] <= latest or row[5] > now + 1_000_000_000:
+                if force or row[1] <= latest or row[1] > now + 1_000_000_000:
                     candidates.append(row)
                 elif next_settle is None:
-                    next_settle = row[5] / 1e9 + settle
+                    next_settle = row[1] / 1e9 + settle
             paths = _Paths(db)
-            for row in candidates:
-                if total >= limit_bytes or len(files) + ranges_total > MAX_REPORT:
-                    more = True
-                    break
-                ranges = self._data_to_pack(db, Inode(row[0]), row[4], row[6])
-                if ranges is None:
-                    continue
-                if not ranges:
-                    zeros.append((Inode(row[0]), row[1]))
-                    continue
-                content = str(self.content.path(Inode(row[0])))
-                files.append(
-                    DirtyFile(Inode(row[0]), row[1], paths.of(row[0]), row[2], row[3], row[4], content, tuple(ranges))
-                )
-                total += sum(length for _, length in ranges)
-                ranges_total += len(ranges)
-        for inode, version in zeros:
-            self.cover_zeros(inode, version)
-        return DirtyReport(tuple(files), more, rows[0][5] / 1e9 if rows else None, next_settle)
+            spool = Spool(self.directory / "spool")
+            files, more = self._collect(candidates, limit_bytes, paths, spool)
+            spool.finish()
+        return DirtyReport(tuple(files), more, rows[0][1] / 1e9 if rows else None, next_settle)
 
-    def _data_to_pack(
-        self, db: sqlite3.Connection, inode: Inode, size: int, flags: int
-    ) -> list[tuple[int, int]] | None:
-        """None: the content file is gone (the file was removed a moment ago, or is damaged)."""
-        known = ext.overlapping(db, inode, 0, size) if flags & COVERED else []
-        out: list[tuple[int, int]] = []
-        try:
-            for low, high in ext.gaps(known, 0, size):
-                out += self.content.data_ranges(inode, low, high)
-        except FileNotFoundError:
-            return None
-        return out
+    def _collect(
+        self, candidates: Sequence[tuple[Any, ...]], limit_bytes: int, paths: _Paths, spool: Spool
+    ) -> tuple[list[DirtyFile], bool]:
+        files: list[DirtyFile] = []
+        total = ranges_total = 0
+        for inode, _ in candidates:
+            if total >= limit_bytes or len(files) + ranges_total > MAX_REPORT:
+                return files, True
+            ranges = self._to_pack(Inode(inode), paths, spool)
+            if ranges is not None:
+                files.append(ranges)
+                total += sum(length for _, length in ranges.ranges)
+                ranges_total += len(ranges.ranges)
+        return files, False
+
+    def _to_pack(self, inode: Inode, paths: _Paths, spool: Spool) -> DirtyFile | None:
+        """None: it is not dirty any more, or has nothing but holes, or is damaged."""
+        with self.lock:
+            try:
+                node = self._node(inode)
+                if not node.dirty or node.nlink == 0:
+                    return None
+                ranges, sources = self._sources(node, spool)
+            except (FsError, FileNotFoundError):
+                return None
+            if not ranges:
+                self.cover_zeros(inode, node.version)
+                return None
+            path = paths.of(inode)
+            return DirtyFile(inode, node.version, path, node.mode, node.mtime, node.size, tuple(ranges), tuple(sources))
+
+    def _sources(self, node: Node, spool: Spool) -> tuple[list[tuple[int, int]], list[tuple[str, int]]]:
+        """Data that no pack has, and where it can be read."""
+        known = ext.overlapping(self.index, node.inode, 0, node.size) if node.flags & COVERED else []
+        ranges: list[tuple[int, int]] = []
+        sources: list[tuple[str, int]] = []
+        for low, high in ext.gaps(known, 0, node.size):
+            for offset, length in self._data_ranges(node, low, high):
+                if node.flags & CONTENT:
+                    places = [(offset, length, (str(self.content.path(Inode(node.blob))), offset))]
+                elif node.flags & SEGMENTED:
+                    places = [
+                        (part.offset, part.length, (str(self.content.path(part.blob)), part.blob_offset))
+                        for part in seg.overlapping(self._segments(node), offset, offset + length)
+                    ]
+                else:
+                    places = [(offset, length, spool.add(self._local(node, offset, offset + length)))]
+                for at, count, source in places:
+                    ranges.append((at, count))
+                    sources.append(source)
+        return ranges, sources
 
     def packs(self) -> list[PackInfo]:
         with self._fresh() as db:
@@ -284,6 +310,30 @@ class Survey(Packs):
                     )
                 )  # fmt: skip
         return sorted(out, key=lambda r: r.offset)
+
+
+class Spool:
+    """Inline bytes on their way to the packer: one file a report. The last few reports' files are kept."""
+
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / secrets.token_hex(8)
+        self._parts: list[bytes] = []
+        self._size = 0
+
+    def add(self, data: bytes) -> tuple[str, int]:
+        """Where they can be read once `finish` was called."""
+        self._parts.append(data)
+        self._size += len(data)
+        return str(self._path), self._size - len(data)
+
+    def finish(self) -> None:
+        folder = self._path.parent
+        folder.mkdir(mode=0o700, exist_ok=True)
+        old = sorted(folder.iterdir(), key=lambda path: path.stat().st_mtime_ns)
+        for path in old[: max(0, len(old) - KEPT_SPOOLS)]:
+            path.unlink(missing_ok=True)
+        if self._parts:
+            self._path.write_bytes(b"".join(self._parts))
 
 
 class _Paths:

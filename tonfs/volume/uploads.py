@@ -174,13 +174,7 @@ class Uploads(Objects):
         """A staged file with the content of all of these."""
         first = self._node(inodes[0])
         staged = self.stage(first.uid, first.gid)
-        position = 0
-        for inode in inodes:
-            offset = 0
-            while data := self.read(inode, offset, 1 << 20).data:
-                self.write(staged, position, data)
-                offset += len(data)
-                position += len(data)
+        self.concat(staged, [(inode, 0, self._node(inode).size) for inode in inodes])
         return staged
 
     def delete_bucket(self, name: bytes) -> None:
@@ -198,6 +192,7 @@ class Uploads(Objects):
     def expire_uploads(self, open_before_ns: int, done_before_ns: int) -> int:
         """Forget uploads begun before the first time, answers of those begun before the second, and what belongs to
         buckets that are gone. Number of uploads forgotten."""
+        self._commit_locked()
         rows = self.db.execute(
             "SELECT id FROM upload WHERE created < CASE WHEN done IS NULL THEN ? ELSE ? END "
             "OR NOT EXISTS (SELECT 1 FROM inode WHERE inode = bucket) LIMIT 1000",

@@ -11,8 +11,8 @@ from ..ids import Inode
 from ..policy import PATH_POLICY_PREFIX, path_policy
 from .api import NAME_MAX, Statfs
 from .core import locked
-from .files import Files
 from .schema import COVERED, DIRTY, XATTRS
+from .sharing import Sharing
 
 PREFIXES: Final = (b"user.", b"trusted.", b"security.")
 RESERVED: Final = b"user.tonfs."
@@ -36,7 +36,7 @@ def _check(name: bytes) -> None:
         raise FsError("The attribute's name is too long.", errno.ERANGE)
 
 
-class Xattrs(Files):
+class Xattrs(Sharing):
     """Opaque values in the name spaces user, trusted and security. `user.tonfs.*` tells about the file, read-only;
     only `user.tonfs.policy.*` can be set, and is checked."""
 

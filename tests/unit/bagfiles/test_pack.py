@@ -24,7 +24,8 @@ def an_input(tmp_path: Path, inode: int, data: bytes, ranges: tuple[tuple[int, i
     path = tmp_path / f"content-{inode}"
     path.write_bytes(data)
     whole = ((0, len(data)),) if ranges is None else ranges
-    return PackInput(Inode(inode), 3, f"dir/file-{inode}", 0o100644, 1_700_000_000_123, len(data), path, whole)
+    sources = tuple((path, offset) for offset, _ in whole)
+    return PackInput(Inode(inode), 3, f"dir/file-{inode}", 0o100644, 1_700_000_000_123, len(data), whole, sources)
 
 
 def test_a_pack_holds_every_range_where_its_extents_say(tmp_path: Path) -> None:
@@ -79,8 +80,8 @@ def test_a_pack_comes_back_after_its_data_was_dropped(tmp_path: Path) -> None:
 
 def test_a_file_that_vanishes_is_left_out_and_named(tmp_path: Path) -> None:
     good, short, gone = (an_input(tmp_path, n, bytes([n]) * 5000) for n in (1, 2, 3))
-    short.content.write_bytes(b"short now")
-    gone.content.unlink()
+    short.sources[0][0].write_bytes(b"short now")
+    gone.sources[0][0].unlink()
     written = write_pack(tmp_path / "packs", [short, good, gone], created=CREATED)
     assert written.dropped == (2, 3)
     assert [extent.inode for extent in written.extents] == [1]
@@ -98,7 +99,7 @@ def test_the_same_pack_twice_is_the_same_bag(tmp_path: Path) -> None:
 
 
 def test_a_full_disk_leaves_nothing_behind(tmp_path: Path) -> None:
-    def full(entry: PackInput, offset: int, length: int) -> Iterator[bytes]:
+    def full(path: Path, offset: int, length: int) -> Iterator[bytes]:
         yield b"x" * length
 
     def broken(done: int, total: int) -> None:

@@ -54,11 +54,10 @@ async def pack(call: Call, proven: int = 5) -> str:
     work = await call("dirty", settle=0, limit_bytes=1 << 30, force=True)
     data, extents = b"", []
     for item in work["files"]:
-        content = Path(item["content"]).read_bytes()
         ranges = []
-        for offset, length in item["ranges"]:
+        for (offset, length), (path, place) in zip(item["ranges"], item["sources"], strict=True):
             ranges.append([offset, length, len(data)])
-            data += content[offset : offset + length]
+            data += Path(path).read_bytes()[place : place + length]
         extents.append({"inode": item["inode"], "version": item["version"], "ranges": ranges})
     bag = hashlib.sha256(data).hexdigest()
     done = await call("commit_pack", bag_id=bag, size=len(data), extents=extents)

@@ -10,7 +10,16 @@ from pathlib import Path
 
 from tonfs.ids import BagId, Inode
 from tonfs.volume import ROOT, PackedFile, Volume
-from tonfs.volume.schema import ATTACHED, CONTENT, COVERED, DIRTY, REMOTE
+from tonfs.volume.schema import (
+    ATTACHED,
+    CONTENT,
+    COVERED,
+    DIRTY,
+    INLINE,
+    REMOTE,
+    SEGMENTED,
+    WINDOW_SIZE,
+)
 
 
 @dataclass
@@ -26,10 +35,11 @@ class Packer:
         files = []
         for item in report.files:
             ranges = []
-            content = Path(item.content).read_bytes()
-            for offset, length in item.ranges:
+            for (offset, length), (path, place) in zip(item.ranges, item.sources, strict=True):
                 ranges.append((offset, length, len(data)))
-                data += content[offset : offset + length]
+                with open(path, "rb") as stream:
+                    stream.seek(place)
+                    data += stream.read(length)
             files.append(PackedFile(item.inode, item.version, tuple(ranges)))
         if not files:
             return 0
@@ -127,13 +137,34 @@ def check(volume: Volume) -> None:
         assert bool(flags & REMOTE) == any(not row[3] for row in extents)
         if stat.S_ISREG(mode):
             assert bool(flags & DIRTY) == (covered < size)
-            local_data = covered < size or any(row[3] and row[2] is not None for row in extents)
-            path = volume.content.path(Inode(inode))
-            if local_data:
-                assert flags & CONTENT
-                assert path.stat().st_size >= size, "the content file is too short"
+            check_places(volume, inode, size, flags)
+        else:
+            assert not flags & (CONTENT | SEGMENTED | INLINE)
     orphans = db.execute("SELECT count(*) FROM extent WHERE inode NOT IN (SELECT inode FROM inode)").fetchone()
     assert orphans == (0,)
+
+
+def check_places(volume: Volume, inode: int, size: int, flags: int) -> None:
+    """Bytes of a regular file are in exactly one of the places where they may be, and all there."""
+    db = volume.reader
+    kind = flags & (CONTENT | SEGMENTED | INLINE)
+    assert kind in (0, CONTENT, SEGMENTED, INLINE)
+    data = db.execute("SELECT data FROM inline WHERE inode = ?", (inode,)).fetchone()
+    assert (data is not None) == (kind == INLINE), "inline bytes and the flag disagree"
+    assert data is None or 0 < len(data[0]) <= size
+    (blob,) = db.execute("SELECT blob FROM inode WHERE inode = ?", (inode,)).fetchone()
+    if kind == CONTENT:
+        assert volume.content.path(Inode(blob or inode)).stat().st_size >= min(size, WINDOW_SIZE)
+    segments = db.execute(
+        "SELECT offset, length, blob, blob_offset FROM segment WHERE inode = ? ORDER BY offset", (inode,)
+    ).fetchall()
+    assert kind == SEGMENTED or not segments
+    end = 0
+    for offset, length, number, place in segments:
+        assert offset >= end
+        end = offset + length
+        assert end <= size
+        assert volume.content.path(Inode(number)).stat().st_size >= place + length, "a content file is too short"
 
 
 def crash_copy(source: Path, target: Path) -> Path:

@@ -82,15 +82,21 @@ def test_reading_a_directory_or_link_is_refused(volume: Volume) -> None:
 
 @pytest.mark.allow_logs
 def test_a_lost_content_file_is_an_error_and_never_zeros(volume: Volume, tmp_path: Path) -> None:
-    inode = new(volume, b"f").inode
-    volume.write(inode, 0, b"x" * 100)
+    inode, small = new(volume, b"f").inode, new(volume, b"small").inode
+    volume.write(inode, 0, b"x" * 50_000)
+    volume.write(small, 0, b"x")
     volume.commit()
     copy = Volume(crash_copy(volume.directory, tmp_path / "copy"))
-    os.truncate(copy.content.path(inode), 50)
-    refused(errno.EIO, lambda: copy.read(inode, 0, 100))
+    assert read(copy, inode) == b"x" * 50_000
+    os.truncate(copy.content.path(inode), 40_000)
+    refused(errno.EIO, lambda: copy.read(inode, 0, 50_000))
+    refused(errno.EIO, lambda: copy.read_into(inode, 30_000, memoryview(bytearray(20_000))))
     copy.content.forget(inode)
     os.unlink(copy.content.path(inode))
-    refused(errno.EIO, lambda: copy.read(inode, 0, 100))
+    refused(errno.EIO, lambda: copy.read(inode, 0, 50_000))
+    refused(errno.EIO, lambda: copy.read_into(inode, 0, memoryview(bytearray(100))))
+    copy.db.execute("DELETE FROM inline")
+    refused(errno.EIO, lambda: copy.read(small, 0, 1))
     copy.abandon()
 
 
@@ -205,15 +211,38 @@ def test_sync_makes_this_file_durable_and_costs_nothing_twice(volume: Volume, mo
     original = os.fdatasync
     monkeypatch.setattr(os, "fdatasync", lambda fd: (calls.append("sync"), original(fd))[1])
     inode = new(volume, b"f").inode
-    volume.write(inode, 0, b"x")
+    volume.write(inode, 0, b"x" * 50_000)
     volume.sync(inode)
     assert len(calls) == 2, "content, then index"
     calls.clear()
+    volume.sync(inode)
+    assert calls == [], "nothing changed"
     volume.write(inode, 0, b"y")
     volume.sync(inode, data_only=True)
     assert len(calls) == 1, "nothing changed that fdatasync must keep besides the bytes"
     volume.sync(inode)
-    assert len(calls) == 3
+    assert len(calls) == 2, "the bytes are there already"
+
+
+def test_a_small_file_and_its_name_are_durable_with_one_fsync(volume: Volume, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[str] = []
+    original = os.fdatasync
+    monkeypatch.setattr(os, "fdatasync", lambda fd: (calls.append("sync"), original(fd))[1])
+    inode = new(volume, b"f").inode
+    volume.write(inode, 0, b"x")
+    volume.sync(inode)
+    assert len(calls) == 1
+    volume.sync(inode)
+    assert len(calls) == 1, "nothing changed"
+
+
+def test_a_small_file_that_is_fsynced_again_and_again_moves_to_a_content_file(volume: Volume) -> None:
+    inode = new(volume, b"f").inode
+    for turn in range(6):
+        volume.write(inode, turn, b"%d" % turn)
+        volume.sync(inode)
+    assert volume.content.path(inode).read_bytes() == b"012345"
+    assert read(volume, inode) == b"012345"
 
 
 def test_many_threads_write_and_sync_at_once(volume: Volume) -> None:

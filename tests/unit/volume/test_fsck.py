@@ -57,7 +57,16 @@ class World:
     def _pack(self, volume: Volume) -> str:
         report = volume.dirty(0.0, 1 << 30, force=True)
         inputs = [
-            PackInput(f.inode, f.version, os.fsdecode(f.path), f.mode, f.mtime_ns, f.size, Path(f.content), f.ranges)
+            PackInput(
+                f.inode,
+                f.version,
+                os.fsdecode(f.path),
+                f.mode,
+                f.mtime_ns,
+                f.size,
+                f.ranges,
+                tuple((Path(path), at) for path, at in f.sources),
+            )
             for f in report.files
         ]
         (self.path / "packs").mkdir()

@@ -68,7 +68,7 @@ def test_after_a_crash_unpacked_files_get_versions_nobody_saw(volume: Volume, tm
     volume.commit()
     copy = Volume(crash_copy(volume.directory, tmp_path / "copy"))
     assert not copy.clean_start
-    assert copy.getattr(inode).version >= version + VERSION_JUMP
+    assert copy.getattr(inode).version >= VERSION_JUMP > version
     done = copy.commit_pack(b"\1" * 32, 3, [PackedFile(inode, version, ((0, 3, 0),))])  # type: ignore[arg-type]
     assert done.stale == (inode,), "a pack made before the crash may hold older bytes"
     copy.close()
@@ -86,13 +86,13 @@ def test_numbers_given_out_before_a_crash_are_not_given_out_again(volume: Volume
 
 def test_a_size_whose_bytes_the_disk_lost_is_cut(volume: Volume, tmp_path: Path) -> None:
     inode = new(volume, b"f").inode
-    volume.write(inode, 0, b"x" * 5000)
+    volume.write(inode, 0, b"x" * 50_000)
     volume.commit()
     directory = crash_copy(volume.directory, tmp_path / "copy")
     os.truncate(directory / "content" / f"{inode & 255:02x}" / f"{inode:x}", 1000)
     copy = Volume(directory)
     assert copy.getattr(inode).size == 1000
-    assert copy.read(inode, 0, 9999).data == b"x" * 1000
+    assert copy.read(inode, 0, 99_999).data == b"x" * 1000
     check(copy)
     copy.close()
 
@@ -128,10 +128,14 @@ def test_holds_are_forgotten_and_contents_stay(volume: Volume) -> None:
 
 
 @pytest.mark.allow_logs
-def test_a_commit_that_the_disk_refuses_leaves_the_last_one(volume: Volume, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_commit_that_the_disk_refuses_is_told_and_loses_nothing(
+    volume: Volume, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     kept = new(volume, b"kept").inode
     volume.commit()
-    lost = new(volume, b"lost").inode
+    waiting = new(volume, b"waiting").inode
+    volume.set_xattr(waiting, b"user.a", b"b")
+    volume.write(waiting, 0, b"abc")
     real = volume.db
 
     class Full:
@@ -148,11 +152,18 @@ def test_a_commit_that_the_disk_refuses_leaves_the_last_one(volume: Volume, monk
 
     monkeypatch.setattr(volume, "db", Full())
     refused(errno.ENOSPC, volume.commit)
+    refused(errno.ENOSPC, lambda: volume.sync(waiting))
+    volume.write(waiting, 3, b"def")
     monkeypatch.setattr(volume, "db", real)
-    refused(errno.ENOENT, lambda: volume.getattr(lost))
-    assert volume.getattr(kept).nlink == 1
-    new(volume, b"lost")
+    copy = Volume(crash_copy(volume.directory, tmp_path / "refused"))
+    refused(errno.ENOENT, lambda: copy.lookup(ROOT, b"waiting"))
+    assert copy.getattr(kept).nlink == 1
+    copy.abandon()
     volume.commit()
+    copy = Volume(crash_copy(volume.directory, tmp_path / "taken"))
+    assert copy.read(waiting, 0, 10).data == b"abcdef"
+    assert copy.get_xattr(waiting, b"user.a") == b"b"
+    copy.abandon()
 
 
 def test_a_busy_index_is_tried_again_and_loses_nothing(volume: Volume, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -189,7 +200,7 @@ def test_migrations_start_from_nothing_and_run_once(directory: Path) -> None:
     Volume(directory).close()
     first = (directory / "index.db").stat().st_ino
     volume = Volume(directory)
-    assert volume.reader.execute("PRAGMA user_version").fetchone() == (2,)
+    assert volume.reader.execute("PRAGMA user_version").fetchone() == (3,)
     assert len(volume.volume_id) == 32
     volume.close()
     assert (directory / "index.db").stat().st_ino == first

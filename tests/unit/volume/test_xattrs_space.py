@@ -114,7 +114,7 @@ def test_a_full_disk_refuses_new_things_and_lets_old_ones_go(volume: Volume, req
 
 def test_a_write_that_meets_the_end_of_the_disk_says_so(volume: Volume, monkeypatch: pytest.MonkeyPatch) -> None:
     inode = new(volume, b"f").inode
-    volume.write(inode, 0, b"x" * 100)
+    volume.write(inode, 0, b"x" * 50_000)
     volume.set_record(inode, S3Record(etag="e"))
     version = volume.getattr(inode).version
 
