@@ -38,6 +38,10 @@ class S3Settings:
     """File that opens the stored access keys; empty: `keys/s3.key` in the volume."""
     presigned_v2: bool = True
     """Serve GET and HEAD by URLs signed with Signature Version 2, which older clients still make."""
+    replica_headers: bool = False
+    """HEAD says in `x-amz-meta-tonfs-*` where the object's bytes are."""
+    upload_days: float = 7.0
+    """Days after which a multipart upload that was not completed is forgotten."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +80,8 @@ class Settings:
             raise UsageError(f"Unknown network {self.network!r}.", hint=f"Use one of {', '.join(NETWORKS)}.")
         if self.peer.packet_loss and self.network != "devnet":
             raise UsageError("peer.packet_loss is only for the devnet.", hint="Remove it from config.toml.")
+        if not 0.0 < self.s3.upload_days <= 3650.0:
+            raise UsageError("s3.upload_days must lie between 0 and 3650.")
         if not 0.0 <= self.peer.packet_loss < 1.0:
             raise UsageError("peer.packet_loss must lie between 0 and 1.")
         if not 1 <= self.policy.replica.replicas <= 100:

@@ -140,6 +140,7 @@ class Front:
         """Raises what keeps the door from opening. Should it fall later, the front stops in order."""
         # Imported only when somebody wants S3.
         from ..s3shim.app import serve_s3
+        from ..s3shim.features import Features
         from ..s3shim.keys import open_store
         from ..s3shim.listen import Safety
         from .s3_methods import S3Methods
@@ -156,7 +157,13 @@ class Front:
             unsigned_over_http=settings.unsigned_over_http,
             presigned_v2=settings.presigned_v2,
         )
-        start = partial(serve_s3, self._volume, config.s3_listen, settings.region, keys, fetcher, safety=safety)
+        features = Features(
+            replicated=config.settings.network != "none",
+            show_state=settings.replica_headers,
+            upload_days=settings.upload_days,
+        )
+        place = (self._volume, config.s3_listen, settings.region, keys, fetcher)
+        start = partial(serve_s3, *place, safety=safety, features=features)
         try:
             with scope:
                 async with trio.open_nursery() as nursery:

@@ -28,6 +28,7 @@ from . import operations, xml
 from .auth import identify
 from .connections import Connections, new_request_id
 from .door import Answer, Call, Door
+from .features import DEFAULT_FEATURES, Features, keep_house
 from .http import HttpBody, question_of, send
 from .keys import KeyStore
 from .listen import DEFAULT_SAFETY, Safety, check_exposure, is_loopback, parse_listen, tls_context
@@ -51,6 +52,7 @@ async def serve_s3(
     fetch: Fetch,
     *,
     safety: Safety = DEFAULT_SAFETY,
+    features: Features = DEFAULT_FEATURES,
     clock: Clock | None = None,
     task_status: trio.TaskStatus[str] = trio.TASK_STATUS_IGNORED,
 ) -> None:
@@ -76,13 +78,14 @@ async def serve_s3(
             fetch_in_trio,
             allow_unsigned=private or safety.unsigned_over_http,
             presigned_v2=safety.presigned_v2,
+            features=features,
         )
         try:
             bound = await bridge.run(server.start, host, port, tls, timeout=START_TIMEOUT)
             url = f"{'http' if tls is None else 'https'}://{bound}"
             log.info("S3 listens", url=url)
             task_status.started(url)
-            await trio.sleep_forever()
+            await keep_house(namespace, features, times)
         finally:
             with trio.CancelScope(shield=True):
                 await bridge.run(server.stop, timeout=3 * STOP_TIMEOUT)
@@ -101,6 +104,7 @@ class _Server:
         *,
         allow_unsigned: bool,
         presigned_v2: bool,
+        features: Features,
     ) -> None:
         self._pool = ThreadPoolExecutor(WORKERS, thread_name_prefix="s3-disk")
         self._runner: web.ServerRunner | None = None
@@ -115,6 +119,8 @@ class _Server:
             gid=os.getgid(),
             allow_unsigned=allow_unsigned,
             presigned_v2=presigned_v2,
+            replicated=features.replicated,
+            show_state=features.show_state,
         )
         self._requests = Batch(__name__, "request")
         self._connections: Connections

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Final
 
 from ..errors import FsError, NoSpace, S3Error
 from ..volume.api import Attr, S3Record, Upload, UploadPart
@@ -18,6 +18,9 @@ from .handlers_put import check_destination, described
 from .mapping import Key, find_bucket, parse_key
 from .receive import receive
 from .store import conditionally, refusal, write_check
+
+MAX_OPEN: Final = 10_000
+"""Uploads that may be open at once."""
 
 
 @dataclass(frozen=True)
@@ -93,6 +96,10 @@ async def create_upload(call: Call) -> Answer:
     namespace = call.door.namespace
 
     def work() -> Upload:
+        if namespace.open_uploads() >= MAX_OPEN:
+            raise S3Error(
+                "InvalidRequest", 400, f"There are {MAX_OPEN} uploads already that nobody completed or aborted."
+            )
         try:
             upload = namespace.begin_upload(bucket.inode, call.key, Facts(record, algorithm, kind).to_json())
         except (FsError, NoSpace) as exc:

@@ -517,6 +517,10 @@ class Namespace(Protocol):
 
     def begin_upload(self, bucket: Inode, key: bytes, facts: Mapping[str, Any]) -> Upload: ...
 
+    def open_uploads(self) -> int:
+        """How many there are."""
+        ...
+
     def upload(self, upload_id: str) -> Upload:
         """Also one that is complete, for as long as its answer is kept."""
         ...

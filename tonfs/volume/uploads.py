@@ -46,6 +46,11 @@ class Uploads(Objects):
         return upload
 
     @locked
+    def open_uploads(self) -> int:
+        (count,) = self.db.execute("SELECT count(*) FROM upload WHERE done IS NULL").fetchone()
+        return int(count)
+
+    @locked
     def upload(self, upload_id: str) -> Upload:
         row = self.db.execute(f"SELECT {_UPLOAD} FROM upload WHERE id = ?", (upload_id,)).fetchone()
         if row is None:
