@@ -11,13 +11,13 @@ import tempfile
 import time
 from pathlib import Path
 
-from . import bags, files, network, s3, suites
+from . import bags, files, network, s3, s3_tests, suites
 from .kit import Judge, Missing
 
 GROUPS: dict[str, tuple[Judge, ...]] = {
     "files": files.JUDGES,
     "suites": suites.JUDGES,
-    "s3": s3.JUDGES,
+    "s3": (*s3.JUDGES, *s3_tests.JUDGES),
     "network": network.JUDGES,
     "bags": bags.JUDGES,
 }
