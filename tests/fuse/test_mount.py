@@ -171,3 +171,11 @@ def test_a_volume_without_network_works_without_an_agent(mounted: MountedVolume)
     assert status["network"] == "none"
     assert status["mount"] == {"path": str(mounted.point), "alive": True}
     assert mounted.tonfs("wait", ok=False).returncode == 2
+
+
+def test_every_option_of_mount8_that_we_accept_can_be_mounted_with(mounted: MountedVolume) -> None:
+    from tonfs.fuse.options import IGNORED, KERNEL_FLAGS
+
+    mounted.umount()
+    mounted.mount("-o", ",".join(sorted((KERNEL_FLAGS | IGNORED) - {"ro"})))
+    (mounted.point / "file").touch()

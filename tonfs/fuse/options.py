@@ -32,9 +32,8 @@ IGNORED: Final = _words(
 )
 """Meant for mount(8), systemd or fstab, or always on."""
 
-_LIBFUSE_TAKES: Final = _words(
-    "ro rw suid nosuid dev nodev exec noexec async sync dirsync noatime nodiratime norelatime nostrictatime"
-)
+_LIBFUSE_TAKES: Final = _words("ro rw suid nosuid dev nodev exec noexec async sync dirsync noatime")
+"""libfuse knows no more; the other words are about access times, which reading never changes here."""
 _SHOWN_BY_KERNEL: Final = _words("user_id group_id rootmode fd blksize")
 """In /proc/mounts of every FUSE mount; `mount -o remount` hands them back."""
 OURS: Final = (
