@@ -14,6 +14,7 @@ RUNS = (
     ),
     ("network: RLDP2 between two processes beside bare sockets", ["network_loopback.py", "--megabytes", "64"]),
     ("storage: a bag between two peer processes", ["storage_loopback.py", "--size", "64"]),
+    ("bags: making one beside tonutils-storage", ["bag_creation.py", "--json", str(HERE / "out" / "bags.json")]),
     ("storage at 5 % loss", ["storage_loopback.py", "--size", "32", "--loss", "0.05"]),
 )
 

@@ -19,12 +19,12 @@ WORTH_NOTING: Final = 64 << 20
 
 @dataclass(frozen=True)
 class CreatedBag:
-    """A bag whose data lies in `files`; `hashes` are the sha256 of its pieces."""
+    """A bag whose data lies in `files` (name in the bag, path); `hashes` are the sha256 of its pieces."""
 
     info: TorrentInfo
     header: BagHeader
     hashes: list[bytes]
-    files: list[tuple[bytes, Path]]
+    files: list[tuple[bytes, bytes]]
     data_root: Path
 
 
@@ -149,7 +149,7 @@ def create_bag(
         info = describe(header, hashes, size, description, cpp=order == "sorted")
     except BadBag as exc:
         raise Refused(f"No daemon would accept this bag: {exc.message}") from None
-    return CreatedBag(info, header, hashes, [(entry.name, entry.path) for entry in tree.files], tree.data_root)
+    return CreatedBag(info, header, hashes, [(entry.name, entry.place) for entry in tree.files], tree.data_root)
 
 
 def _header(tree: ScannedTree, *, raw: bool, order: Order) -> BagHeader:
@@ -167,8 +167,9 @@ def _header(tree: ScannedTree, *, raw: bool, order: Order) -> BagHeader:
             f"The folder's own name {tree.root.name!r} begins with a dot; tonutils-storage cannot serve such a bag.",
             hint="Rename the folder, or make the bag of a folder that contains it.",
         )
+    parent = len(os.fsencode(tree.root.parent))
     for entry in tree.files:
-        if "\\" in str(entry.path.relative_to(tree.root.parent)):
+        if b"\\" in entry.place[parent:]:
             raise Refused(f"The name {str(entry.path)!r} holds a backslash; not every daemon can serve such a bag.")
     try:
         check_names(names)

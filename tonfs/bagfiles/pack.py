@@ -274,7 +274,7 @@ def _write(
     write_atomically(folder / "manifest.json", body)
     hashes = hasher.finish(header.to_bytes())
     info = describe(header, hashes, piece_size)
-    files = [(name, folder / name.decode()) for name in names]
+    files = [(name, os.fsencode(folder / name.decode())) for name in names]
     StoredBag.create(draft, CreatedBag(info, header, hashes, files, draft / "files")).close()
     final = draft.parent / info.bag_id.hex()
     if not final.exists():  # else it is this very bag, finished before

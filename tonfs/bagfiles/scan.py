@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final, Literal, NamedTuple
 
 from ..errors import NotFound, Refused, UsageError
 
@@ -23,14 +24,17 @@ def _ignored(name: bytes) -> bool:
     return name == b".DS_Store" or name.lower() in _IGNORED
 
 
-@dataclass(frozen=True)
-class ScannedFile:
-    """`name` as it will stand in the header; `size` and `mtime_ns` as seen by the scan."""
+class ScannedFile(NamedTuple):
+    """`name` as it will stand in the header; `place`: absolute path; `size` and `mtime_ns` as the scan saw them."""
 
     name: bytes
-    path: Path
+    place: bytes
     size: int
     mtime_ns: int
+
+    @property
+    def path(self) -> Path:
+        return Path(os.fsdecode(self.place))
 
 
 @dataclass(frozen=True)
@@ -61,10 +65,11 @@ def scan(path: Path, order: Order = "walk") -> ScannedTree:
     if not root.exists():
         raise NotFound(f"There is nothing at {root}.")
     if root.is_file():
-        return ScannedTree(root, b"", (_entry(os.fsencode(root.name), root),))
+        return ScannedTree(root, b"", (_entry(os.fsencode(root.name), os.fsencode(root), root.stat()),))
     if not root.is_dir() or root.is_symlink():
         raise Refused(f"{root} is neither a file nor a folder.", hint="Name the folder itself, not a link to it.")
-    files = _walk(root) if order == "walk" else _sorted(root)
+    place = os.fsencode(root)
+    files = _walk(place) if order == "walk" else _sorted(place)
     if not files:
         raise Refused(f"There are no files in {root}.", hint="A bag holds at least one file; empty folders vanish.")
     return ScannedTree(root, _dir_name(root, order), tuple(files))
@@ -79,41 +84,55 @@ def _dir_name(root: Path, order: Order) -> bytes:
     return name + b"/"
 
 
-def _entry(name: bytes, path: Path) -> ScannedFile:
-    status = path.stat()
+def _entry(name: bytes, place: bytes, status: os.stat_result) -> ScannedFile:
     if not stat.S_ISREG(status.st_mode):
-        raise Refused(f"{path} is not a regular file.", hint="Bags hold files only; leave it out of the folder.")
-    return ScannedFile(name, path, status.st_size, status.st_mtime_ns)
+        raise Refused(
+            f"{os.fsdecode(place)} is not a regular file.", hint="Bags hold files only; leave it out of the folder."
+        )
+    return ScannedFile(name, place, status.st_size, status.st_mtime_ns)
 
 
-def _walk(root: Path) -> list[ScannedFile]:
+def _listed(place: bytes) -> Iterator[os.DirEntry[bytes]]:
+    """The entries of a folder, sorted by name. Raises Refused."""
+    try:
+        with os.scandir(place) as entries:
+            return iter(sorted(entries, key=lambda entry: entry.name))
+    except OSError as exc:
+        raise Refused(f"{os.fsdecode(place)} cannot be read: {exc.strerror}.") from None
+
+
+def _walk(root: bytes) -> list[ScannedFile]:
     """Go's order: entries of each folder sorted, a sub-folder descended at its place. Links to files are followed."""
     out: list[ScannedFile] = []
-    stack: list[tuple[bytes, Path]] = [(b"", root)]
+    stack = [(b"", _listed(root))]
     while stack:
-        name, path = stack.pop()
-        if name and not (path.is_dir() and not path.is_symlink()):
-            if _ignored(name):  # the whole relative name: only files at the top
-                continue
-            if path.is_symlink() and not path.is_file():
-                raise Refused(f"{path} is a link to a folder, or to nothing.", hint="Replace the link or leave it out.")
-            out.append(_entry(name.replace(b"\\", b"/"), path))
+        prefix, entries = stack[-1]
+        entry = next(entries, None)
+        if entry is None:
+            stack.pop()
             continue
-        entries = sorted(os.listdir(os.fsencode(path)), reverse=True)
-        prefix = name + b"/" if name else b""
-        stack.extend((prefix + entry, path / os.fsdecode(entry)) for entry in entries)
+        name = prefix + entry.name
+        if entry.is_dir(follow_symlinks=False):
+            stack.append((name + b"/", _listed(entry.path)))
+        elif not _ignored(name):  # the whole relative name: only files at the top
+            if entry.is_symlink() and not os.path.isfile(entry.path):
+                raise Refused(
+                    f"{os.fsdecode(entry.path)} is a link to a folder, or to nothing.",
+                    hint="Replace the link or leave it out.",
+                )
+            out.append(_entry(name.replace(b"\\", b"/"), entry.path, entry.stat()))
     return out
 
 
-def _sorted(root: Path) -> list[ScannedFile]:
+def _sorted(root: bytes) -> list[ScannedFile]:
     """C++'s order: full names sorted as bytes. Links and special files are left out."""
     out: list[ScannedFile] = []
-    top = os.fsencode(root)
-    for folder, _, names in os.walk(top):
-        prefix = folder[len(top) + 1 :] + b"/" if len(folder) > len(top) else b""
-        for name in names:
-            path = Path(os.fsdecode(os.path.join(folder, name)))
-            if _ignored(name) or path.is_symlink() or not path.is_file():
-                continue
-            out.append(_entry(prefix + name, path))
-    return sorted(out, key=lambda entry: entry.name)
+    stack = [(b"", _listed(root))]
+    while stack:
+        prefix, entries = stack.pop()
+        for entry in entries:
+            if entry.is_dir(follow_symlinks=False):
+                stack.append((prefix + entry.name + b"/", _listed(entry.path)))
+            elif not _ignored(entry.name) and entry.is_file(follow_symlinks=False):
+                out.append(_entry(prefix + entry.name, entry.path, entry.stat(follow_symlinks=False)))
+    return sorted(out, key=lambda one: one.name)

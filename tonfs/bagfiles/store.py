@@ -88,7 +88,7 @@ class BagStore:
                     )
             finally:
                 known.close()
-        StoredBag.create(directory, created).close()
+        StoredBag.keep(directory, created)
         return directory
 
     def prepare(self, wanted: BagId, into: Path | None) -> StoredBag:

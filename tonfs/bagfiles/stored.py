@@ -70,15 +70,22 @@ class StoredBag:
 
     @classmethod
     def create(cls, directory: Path, created: CreatedBag) -> StoredBag:
-        """Keep a bag that was just made of files here; they stay where they are.
+        """`keep`, and open what was kept."""
+        cls.keep(directory, created)
+        return cls.open(directory)
+
+    @staticmethod
+    def keep(directory: Path, created: CreatedBag) -> None:
+        """Remember a bag that was just made of files here; they stay where they are.
 
         Files outside `directory` are foreign: read only. Raises UsageError when a file cannot be found again by its
         name in the bag, NoSpace.
         """
         header, info = created.header, created.info
+        folder = os.path.join(os.fsencode(created.data_root), header.dir_name)
         for name, path in created.files:
-            if created.data_root / os.fsdecode(header.dir_name + name) != path:
-                raise UsageError(f"{path} lies elsewhere than its name in the bag says.")
+            if folder + name != path:
+                raise UsageError(f"{os.fsdecode(path)} lies elsewhere than its name in the bag says.")
         foreign = not created.data_root.is_relative_to(directory)
         where = str(created.data_root.absolute()) if foreign else str(created.data_root.relative_to(directory))
         state = _new_state(info.bag_id, where, foreign=foreign, layout="done")
@@ -96,7 +103,6 @@ class StoredBag:
             write_atomically(directory / "bag.json", _encode(state))
         except OSError as exc:
             raise disk_error(exc, f"keeping bag {info.bag_id.hex()}") from None
-        return cls.open(directory)
 
     @classmethod
     def prepare(cls, directory: Path, bag_id: BagId, data_root: Path | None = None) -> StoredBag:

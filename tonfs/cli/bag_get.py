@@ -22,7 +22,8 @@ from ..errors import NotFound, PeerUnreachable, Refused, TimedOut, TonfsError, U
 from ..ids import BagId, bag_id
 from ..network.api import FetchReport
 from ..network.peer_client import PeerClient
-from .bag_common import peer, peer_options, printable, progress_bar
+from .bag_common import printable, progress_bar
+from .bag_peer import peer, peer_options
 from .common import Context, display_name, emit, json_option, parse_duration, pass_context, show_size
 
 LOOK_EVERY: Final = 0.3

@@ -16,7 +16,7 @@ from ..bagfiles.store import BagStore
 from ..errors import NotFound, NotRunning, TonfsError
 from ..ids import BagId
 from ..network.peer_client import PeerClient
-from .bag_common import peer, peer_options
+from .bag_peer import peer, peer_options
 from .common import Context, emit, json_option, pass_context, show_size
 
 LOOK_EVERY: Final = 1.0

@@ -149,7 +149,7 @@ def test_every_vector_can_be_kept_read_and_proved(bag_vectors: list[dict[str, An
         assert copy.complete
         root = copy.data_root / os.fsdecode(created.header.dir_name)
         for name, original in created.files:
-            assert (root / os.fsdecode(name)).read_bytes() == original.read_bytes()
+            assert (root / os.fsdecode(name)).read_bytes() == Path(os.fsdecode(original)).read_bytes()
         for bag in (stored, copy):
             bag.close()
 
