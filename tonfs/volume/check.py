@@ -17,7 +17,7 @@ from typing import Any, Final
 from ..errors import Damaged, NotFound, UsageError
 from . import schema
 from .api import ROOT
-from .schema import ATTACHED, COVERED, DIRTY, RECORD, REMOTE, XATTRS
+from .schema import ATTACHED, COVERED, DIRTY, INLINE, RECORD, REMOTE, SEGMENTED, XATTRS
 
 Progress = Callable[[str, int, int], None]
 """(what is looked at, how many or how much is done, of how much)."""
@@ -25,7 +25,7 @@ Progress = Callable[[str, int, int], None]
 DIR: Final = "((mode & 61440) = 16384)"
 FILE: Final = "((mode & 61440) = 32768)"
 LINK: Final = "((mode & 61440) = 40960)"
-PER_INODE: Final = ("symlink", "xattr", "record", "extent", "object_part")
+PER_INODE: Final = ("symlink", "xattr", "record", "extent", "object_part", "inline", "segment")
 """Tables whose rows belong to an inode and mean nothing without it."""
 
 
@@ -201,14 +201,9 @@ def _symlinks(db: sqlite3.Connection) -> Iterator[Finding]:
         yield Finding("symlink-target", f"The target of the symlink {inode} is gone.")
 
 
-def tables_with_inodes(db: sqlite3.Connection) -> list[str]:
-    there = {name for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
-    return [table for table in (*PER_INODE, "inline", "segment") if table in there]
-
-
 def _strangers(db: sqlite3.Connection) -> Iterator[Finding]:
     """Rows about inodes that do not exist; those that a name still speaks of are settled with the name."""
-    for table in tables_with_inodes(db):
+    for table in PER_INODE:
         for inode, count in db.execute(
             f"SELECT inode, count(*) FROM {table} WHERE inode NOT IN (SELECT inode FROM inode) "
             "AND inode NOT IN (SELECT inode FROM name) GROUP BY inode"
@@ -227,7 +222,13 @@ def _attached(db: sqlite3.Connection) -> Iterator[Finding]:
 
 
 def _flags(db: sqlite3.Connection) -> Iterator[Finding]:
-    for table, bit, column in (("xattr", XATTRS, "inode"), ("record", RECORD, "inode"), ("attached", ATTACHED, "dir")):
+    for table, bit, column in (
+        ("xattr", XATTRS, "inode"),
+        ("record", RECORD, "inode"),
+        ("attached", ATTACHED, "dir"),
+        ("inline", INLINE, "inode"),
+        ("segment", SEGMENTED, "inode"),
+    ):
         for (inode,) in db.execute(
             f"SELECT DISTINCT t.{column} FROM {table} t JOIN inode i ON i.inode = t.{column} WHERE NOT i.flags & {bit}"
         ):

@@ -9,14 +9,13 @@ from pathlib import Path
 from typing import Any, Final
 
 from ..ids import Inode
-from .check import FILE, Finding, Fix, Progress, tables_with_inodes
+from .check import FILE, Finding, Fix, Progress
 from .content import ContentStore
-from .schema import CONTENT, COVERED, DIRTY
+from .schema import CONTENT, COVERED, DIRTY, INLINE, SEGMENTED, WINDOW_SIZE
 
-WINDOW: Final = 1 << 40
 _EVERY: Final = 4096
-PLACES: Final = CONTENT | 512 | 1024
-"""Flags of inodes whose bytes are somewhere: CONTENT, INLINE, SEGMENTED."""
+PLACES: Final = CONTENT | INLINE | SEGMENTED
+_FETCH: Final = "fetch the missing bytes from their packs when they are read"
 
 
 class ContentCheck:
@@ -29,20 +28,20 @@ class ContentCheck:
         meta = dict(db.execute("SELECT key, value FROM meta").fetchall())
         self._next = int(meta["inode_next"])
         self._crashed = meta["clean"] != "1"
-        self._base = int(meta.get("version_base", 0))
-        tables = tables_with_inodes(db)
-        self._inline, self._segments = "inline" in tables, "segment" in tables
+        self._base = int(meta["version_base"])
         self._used: set[int] = set()
         """Numbers of content files that something refers to."""
 
     def run(self) -> Iterator[Finding]:
-        yield from self._own_files()
-        yield from self._without_place()
-        if self._segments:
-            yield from self._shared_files()
-        if self._inline:
-            yield from self._in_the_index()
-        yield from self._strays()
+        for check in (self._places, self._own_files, self._without_place, self._segments, self._inline, self._strays):
+            yield from check()
+
+    def _places(self) -> Iterator[Finding]:
+        for (inode,) in self._db.execute(
+            f"SELECT inode FROM inode WHERE flags & {PLACES} NOT IN (0, {CONTENT}, {INLINE}, {SEGMENTED}) "
+            f"OR (flags & {PLACES} AND NOT {FILE})"
+        ):
+            yield Finding("places", f"The bytes of inode {inode} are said to be in two places, or it can have none.")
 
     def _length(self, number: int) -> int | None:
         try:
@@ -51,21 +50,24 @@ class ContentCheck:
             return None
 
     def _own_files(self) -> Iterator[Finding]:
-        blob = "blob" if self._segments else "0"
         rows = self._db.execute(
-            f"SELECT inode, size, flags, version, {blob} FROM inode WHERE {FILE} AND flags & {CONTENT}"
+            f"SELECT inode, size, flags, version, blob FROM inode WHERE {FILE} AND flags & {CONTENT}"
         ).fetchall()
-        for done, (inode, size, flags, version, number) in enumerate(rows):
+        for done, (inode, size, flags, version, blob) in enumerate(rows):
             if done % _EVERY == 0:
                 self._progress("content files", done, len(rows))
-            self._used.add(number or inode)
-            length = self._length(number or inode)
-            if length is None or length < min(size, WINDOW):
+            self._used.add(blob or inode)
+            length = self._length(blob or inode)
+            if length is None or length < min(size, WINDOW_SIZE):
                 yield self._short(inode, flags, version, length)
 
     def _short(self, inode: int, flags: int, version: int, length: int | None) -> Finding:
         what = "is missing" if length is None else f"has only {length} bytes"
-        text = f"The content file of inode {inode} {what}"
+        fix = Fix("make_remote", (inode, length or 0), _FETCH)
+        return self._lost(inode, flags, version, f"The content file of inode {inode} {what}", fix)
+
+    def _lost(self, inode: int, flags: int, version: int, text: str, fix: Fix) -> Finding:
+        """Local bytes that are not there: packs may have them, or nobody."""
         if flags & DIRTY:
             if self._crashed or version < self._base:
                 # Bytes that were never fsynced may be gone after a loss of power; the file is cut when it is met.
@@ -73,42 +75,60 @@ class ContentCheck:
             return Finding("content-lost", f"{text}; bytes that no pack has are lost.")
         if not flags & COVERED:
             return Finding("content-lost", f"{text}.")
-        fix = Fix("make_remote", (inode, length or 0), "fetch the missing bytes from their packs when they are read")
         return Finding("content-lost", f"{text}; its packs have the bytes.", fix)
 
     def _without_place(self) -> Iterator[Finding]:
         """Extents say that packed bytes are here, too, and the inode has no place for them."""
         for inode, size in self._db.execute(
             f"SELECT inode, size FROM inode WHERE {FILE} AND NOT flags & {PLACES} AND inode IN "
-            "(SELECT inode FROM extent WHERE local = 1 AND pack IS NOT NULL)"
+            "(SELECT inode FROM extent WHERE local = 1 AND pack IS NOT NULL) "
+            "AND inode NOT IN (SELECT inode FROM inline UNION SELECT inode FROM segment)"
         ):
             length = self._length(inode)
-            if length is not None and length >= min(size, WINDOW):
+            if length is not None and length >= min(size, WINDOW_SIZE):
                 self._used.add(inode)
                 fix = Fix("set_flag", (inode, CONTENT), "say so")
                 yield Finding("flags", f"Inode {inode} does not say that it has a content file.", fix)
             else:
-                fix = Fix("make_remote", (inode, 0), "fetch the bytes from their packs when they are read")
+                fix = Fix("make_remote", (inode, 0), _FETCH)
                 yield Finding("content-lost", f"Inode {inode} has no local bytes; its packs have them.", fix)
 
-    def _shared_files(self) -> Iterator[Finding]:
+    def _segments(self) -> Iterator[Finding]:
+        """Segments lie inside their files, side by side, and in content files that are long enough."""
+        lengths: dict[int, int | None] = {}
+        bad: set[int] = set()
         rows = self._db.execute(
-            "SELECT s.blob, max(s.blob_offset + s.length), min(s.inode) FROM segment s GROUP BY s.blob"
+            "SELECT s.inode, s.offset, s.length, s.blob, s.blob_offset, i.size, i.flags, i.version FROM segment s "
+            "JOIN inode i ON i.inode = s.inode ORDER BY s.inode, s.offset"
         ).fetchall()
-        for number, end, inode in rows:
-            self._used.add(number)
-            length = self._length(number)
-            if length is None or length < end:
-                what = "is missing" if length is None else f"has {length} bytes of {end}"
-                yield Finding("content-lost", f"The content file {number} (of inode {inode}) {what}.")
+        last, end = 0, 0
+        for inode, offset, length, blob, place, size, flags, version in rows:
+            end = end if inode == last else 0
+            self._used.add(blob)
+            if blob not in lengths:
+                lengths[blob] = self._length(blob)
+            there = lengths[blob] or 0
+            if inode not in bad and (offset < end or offset + length > size or length <= 0):
+                bad.add(inode)
+                yield Finding("segments", f"The segments of inode {inode} do not fit into it.")
+            elif inode not in bad and there < place + length:
+                bad.add(inode)
+                text = f"Inode {inode}: its content file {blob} has {there} bytes of {place + length}"
+                yield self._lost(inode, flags, version, text, Fix("make_all_remote", (inode,), _FETCH))
+            last, end = inode, offset + length
 
-    def _in_the_index(self) -> Iterator[Finding]:
-        from .schema import INLINE
-
-        for (inode,) in self._db.execute(
-            f"SELECT inode FROM inode WHERE flags & {INLINE} AND inode NOT IN (SELECT inode FROM inline)"
+    def _inline(self) -> Iterator[Finding]:
+        for inode, flags, version in self._db.execute(
+            f"SELECT inode, flags, version FROM inode WHERE flags & {INLINE} "
+            "AND inode NOT IN (SELECT inode FROM inline)"
         ):
-            yield Finding("content-lost", f"The bytes of inode {inode} are missing in the index.")
+            text = f"The bytes of inode {inode} are missing in the index"
+            yield self._lost(inode, flags, version, text, Fix("make_all_remote", (inode,), _FETCH))
+        for inode, size, length in self._db.execute(
+            "SELECT n.inode, i.size, length(n.data) FROM inline n JOIN inode i ON i.inode = n.inode "
+            "WHERE length(n.data) > i.size"
+        ):
+            yield Finding("inline", f"Inode {inode} has {size} bytes, and {length} in the index.")
 
     def _strays(self) -> Iterator[Finding]:
         """Content files that nothing refers to."""

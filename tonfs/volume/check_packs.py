@@ -19,7 +19,8 @@ from ..errors import BadData, Damaged, NotFound, TonfsError
 from ..ids import Inode
 from .check import Finding, Fix, Progress
 from .content import ContentStore
-from .schema import CONTENT
+from .schema import CONTENT, INLINE, SEGMENTED
+from .segments import Segment, pieces
 
 _CHUNK: Final = 1 << 20
 
@@ -136,7 +137,7 @@ class PackCheck:
             if place + length > manifest.data_size:
                 fix = Fix("uncover", (inode, offset), "pack these bytes again from their local copy") if local else None
                 yield Finding("extent", f"Inode {inode}: the extent at {offset} lies outside its pack.", fix)
-            elif local and flags & CONTENT:
+            elif local and flags & (CONTENT | INLINE | SEGMENTED):
                 yield from self._hashes(pack, inode, (offset, length, place), known.get(inode, []))
 
     def _hashes(
@@ -165,24 +166,48 @@ class PackCheck:
             stored.close()
 
     def _digest(self, inode: int, offset: int, length: int) -> bytes:
-        """Of a range of a content file; b"" when it is shorter (that is level 1's finding)."""
+        """Of a range of a file's local bytes; b"" when some are not there (that is level 1's finding)."""
         hasher = sha256()
-        path = ContentStore.path_below(self._volume / "content", Inode(self._blob(inode)))
+        for chunk in self._local(inode, offset, length):
+            if chunk is None:
+                return b""
+            hasher.update(chunk)
+        return hasher.digest()
+
+    def _local(self, inode: int, offset: int, length: int) -> Iterator[bytes | None]:
+        """Local bytes of a range, wherever they are; None once some are missing."""
+        flags, blob = self._db.execute("SELECT flags, blob FROM inode WHERE inode = ?", (inode,)).fetchone()
+        if flags & INLINE:
+            row = self._db.execute("SELECT data FROM inline WHERE inode = ?", (inode,)).fetchone()
+            data = bytes(row[0]) if row is not None else b""
+            yield data[offset : offset + length].ljust(length, b"\0")  # what lies behind them is a hole
+        elif flags & CONTENT:
+            yield from self._file(blob or inode, offset, length)
+        else:
+            rows = self._db.execute(
+                "SELECT offset, length, blob, blob_offset, own FROM segment WHERE inode = ? ORDER BY offset", (inode,)
+            ).fetchall()
+            segments = [Segment(row[0], row[1], Inode(row[2]), row[3], bool(row[4])) for row in rows]
+            for low, high, part in pieces(segments, offset, offset + length):
+                if part is None:
+                    yield bytes(high - low)
+                else:
+                    yield from self._file(part.blob, part.blob_offset, high - low)
+
+    def _file(self, number: int, offset: int, length: int) -> Iterator[bytes | None]:
         try:
-            with open(path, "rb", buffering=0) as stream:
+            with open(ContentStore.path_below(self._volume / "content", Inode(number)), "rb", buffering=0) as stream:
                 stream.seek(offset)
                 while length:
                     chunk = stream.read(min(_CHUNK, length))
                     if not chunk:
-                        return b""
-                    hasher.update(chunk)
+                        break
+                    yield chunk
                     length -= len(chunk)
         except FileNotFoundError:
-            return b""
-        return hasher.digest()
-
-    def _blob(self, inode: int) -> int:
-        return inode
+            pass
+        if length:
+            yield None
 
     def _strangers(self, known: set[str]) -> Iterator[Finding]:
         """Packs on the disk that the index does not know: of a crash, or of an index that was replaced."""

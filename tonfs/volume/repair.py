@@ -21,9 +21,9 @@ from ..ids import Inode
 from . import extents as ext
 from . import schema
 from .api import ROOT
-from .check import Finding, tables_with_inodes
+from .check import PER_INODE, Finding
 from .content import ContentStore
-from .schema import CONTENT, COVERED, DIRTY, REMOTE
+from .schema import CONTENT, COVERED, DIRTY, INLINE, REMOTE, SEGMENTED, WINDOW_SIZE
 
 LOST: Final = b"lost+found"
 
@@ -86,7 +86,8 @@ class Repair:
     def _new_version(self) -> int:
         """Beyond every version that was ever given out, so that no pack of earlier bytes is taken for these."""
         (top,) = self._db.execute("SELECT coalesce(max(version), 0) FROM inode").fetchone()
-        return int(top) + 1
+        (base,) = self._db.execute("SELECT value FROM meta WHERE key = 'version_base'").fetchone()
+        return max(int(top), int(base)) + 1
 
     def make_root(self) -> None:
         self._insert_inode(ROOT, stat.S_IFDIR | 0o755, 2)
@@ -160,7 +161,7 @@ class Repair:
         path = ContentStore.path_below(self._content, Inode(inode))
         rows = sum(
             self._db.execute(f"SELECT count(*) FROM {table} WHERE inode = ?", (inode,)).fetchone()[0]
-            for table in tables_with_inodes(self._db)
+            for table in PER_INODE
         )
         if path.exists():
             self._make_file(inode, path)
@@ -215,16 +216,24 @@ class Repair:
             "UPDATE extent SET local = 0 WHERE inode = ? AND pack IS NOT NULL AND offset + length > ?", (inode, length)
         )
         self.reshape(inode)
-        row = self._db.execute("SELECT size, flags FROM inode WHERE inode = ?", (inode,)).fetchone()
+        size, flags, blob = self._db.execute("SELECT size, flags, blob FROM inode WHERE inode = ?", (inode,)).fetchone()
         here = self._db.execute(
             "SELECT 1 FROM extent WHERE inode = ? AND local = 1 AND pack IS NOT NULL", (inode,)
         ).fetchone()
-        path = ContentStore.path_below(self._content, Inode(inode))
-        if here is None and not row[1] & DIRTY:
+        path = ContentStore.path_below(self._content, Inode(blob or inode))
+        if here is None and not flags & DIRTY:
             self._db.execute(f"UPDATE inode SET flags = flags & ~{CONTENT} WHERE inode = ?", (inode,))
             self._after.append(lambda: path.unlink(missing_ok=True))
         elif path.exists():
-            self._after.append(lambda: os.truncate(path, row[0]))
+            self._after.append(lambda: os.truncate(path, min(size, WINDOW_SIZE)))
+
+    def make_all_remote(self, inode: int) -> None:
+        """The same for a file whose bytes are in the index or in several content files, all of them packed."""
+        self._db.execute("UPDATE extent SET local = 0 WHERE inode = ? AND pack IS NOT NULL", (inode,))
+        for table in ("inline", "segment"):
+            self._db.execute(f"DELETE FROM {table} WHERE inode = ?", (inode,))
+        self._db.execute(f"UPDATE inode SET flags = flags & ~{INLINE | SEGMENTED} WHERE inode = ?", (inode,))
+        self.reshape(inode)
 
     def forget_bytes(self, inode: int, offset: int) -> None:
         """A local copy is not what its pack holds: the pack's bytes count."""

@@ -20,7 +20,7 @@ from tonfs.cli.fsck import Outcome, _Shown, look, run
 from tonfs.errors import Busy, Damaged, NotFound, UsageError
 from tonfs.ids import Inode
 from tonfs.volume import ROOT, PackedFile, Volume
-from tonfs.volume.schema import CONTENT, DIRTY, XATTRS
+from tonfs.volume.schema import CONTENT, DIRTY, INLINE, SEGMENTED, XATTRS
 
 BIG = os.urandom(200_000)
 SMALL = b"small and packed"
@@ -205,7 +205,25 @@ def changed_content(world: World) -> None:
     flip(world.content(world.big), 5)
 
 
-RESCUED = {**WHOLE, "lost+found/#{fresh}": FRESH}
+def segmented(world: World, what: str) -> None:
+    """The same bytes in the same content file, said in the other way."""
+    inode = vars(world)[what]
+    world.sql(
+        f"INSERT INTO segment SELECT inode, 0, size, inode, 0, 1 FROM inode WHERE inode = {inode}",
+        f"UPDATE inode SET flags = (flags & ~{CONTENT}) | {SEGMENTED} WHERE inode = {inode}",
+    )
+
+
+def lost_segments(world: World) -> None:
+    segmented(world, "big")
+    lose(world, "big")
+
+
+def changed_segments(world: World) -> None:
+    segmented(world, "big")
+    flip(world.content(world.big), 70_000)
+
+
 MENDED: list[tuple[str, Damage, str, dict[str, bytes]]] = [
     ("a name whose inode row is gone, but not its bytes", sql("DELETE FROM inode WHERE inode = {fresh}"),
      "name-without-inode", WHOLE),
@@ -245,6 +263,15 @@ MENDED: list[tuple[str, Damage, str, dict[str, bytes]]] = [
     ("a content file that is gone", partial(lose, what="big"), "content-lost", {**WHOLE, "d/big": b"remote"}),
     ("a place that the inode denies", sql(f"UPDATE inode SET flags = flags & ~{CONTENT} WHERE inode = {{big}}"),
      "flags", WHOLE),
+    ("small bytes that the index lost", sql("DELETE FROM inline"), "content-lost", {**WHOLE, "d/small": b"remote"}),
+    ("small bytes that the inode denies", sql(f"UPDATE inode SET flags = flags & ~{INLINE} WHERE inode = {{small}}"),
+     "flags", WHOLE),
+    ("small bytes that changed", sql("UPDATE inline SET data = CAST('other and packed' AS BLOB)"),
+     "content-changed", {**WHOLE, "d/small": b"remote"}),
+    ("segments in a content file that is gone", lost_segments, "content-lost", {**WHOLE, "d/big": b"remote"}),
+    ("segments that changed by themselves", changed_segments, "content-changed", {**WHOLE, "d/big": b"remote"}),
+    ("segments that the inode denies", lambda world: (segmented(world, "fresh"),
+     world.sql(f"UPDATE inode SET flags = flags & ~{SEGMENTED} WHERE inode = {world.fresh}"))[1], "flags", WHOLE),
     ("bytes that belong to nobody", stray, "content-stray",
      {"sub/again": FRESH, "fresh": FRESH, "link": b"other", "lost+found/#2": FRESH, "lost+found/#{big}": BIG,
       "lost+found/#{small}": SMALL}),
@@ -285,6 +312,13 @@ def _page(world: World) -> None:
 
 HOPELESS: list[tuple[str, Damage, str]] = [
     ("lost bytes that no pack has", partial(lose, what="fresh"), "content-lost"),
+    ("unpacked segments in a content file that is gone", lambda world: (segmented(world, "fresh"),
+     lose(world, "fresh"))[1], "content-lost"),
+    ("segments beyond the file", lambda world: (segmented(world, "fresh"),
+     world.sql("UPDATE segment SET length = length + 1"))[1], "segments"),
+    ("bytes in two places", sql(f"UPDATE inode SET flags = flags | {SEGMENTED} WHERE inode = {{fresh}}"), "places"),
+    ("more bytes in the index than in the file",
+     sql("UPDATE inline SET data = CAST(data || data AS BLOB)"), "inline"),
     ("a symlink without its target", sql("DELETE FROM symlink"), "symlink-target"),
     ("a directory with two names", sql("INSERT INTO name VALUES (999, 1, CAST('two/' AS BLOB), {sub})"),
      "directory-names"),
