@@ -15,7 +15,10 @@ from ..ids import Inode
 from ..volume.api import Attr, Entry, Namespace, S3Record
 from .mapping import MAX_KEY, visible
 
-PAGE: Final = 1000
+PAGE: Final = 1001
+"""One more than a page of S3 shows: whether there are more is known without another look."""
+SKIP: Final = 8
+"""How many entries are read at first behind a common prefix that was passed over."""
 
 
 @dataclass(frozen=True)
@@ -71,10 +74,10 @@ class Lister:
         if self._delimiter in (b"", b"/"):
             yield from self._walk(after)
             return
-        start, resume = after, True
+        start, resume, first = after, True, self._first
         while resume:
             resume = False
-            for item in self._walk(start):
+            for item in self._walk(start, first):
                 common = self._common(item.key)
                 if common is None:
                     yield item
@@ -82,7 +85,7 @@ class Lister:
                 if common > after:
                     yield Item(common)
                 # 0xff is in no key: this passes over everything that begins with the common prefix.
-                start, resume = common + b"\xff", True
+                start, resume, first = common + b"\xff", True, min(SKIP, self._first)
                 break
 
     def _common(self, key: bytes) -> bytes | None:
@@ -91,8 +94,9 @@ class Lister:
 
     # The walk: an explicit stack, because paths may be deeper than Python's.
 
-    def _walk(self, after: bytes) -> Iterator[Item]:
-        stack = self._descend(after)
+    def _walk(self, after: bytes, first: int = 0) -> Iterator[Item]:
+        first = first or self._first
+        stack = self._descend(after, first)
         while stack:
             folder = stack[-1]
             entry = self._next(folder)
@@ -110,11 +114,11 @@ class Lister:
             else:
                 if key.startswith(self._prefix) and self._is_object(entry):
                     yield Item(key, entry.data or entry.attr, entry.record)
-                stack.append(_Folder(entry.attr.inode, key, limit=self._first))
+                stack.append(_Folder(entry.attr.inode, key, limit=first))
 
-    def _descend(self, after: bytes) -> list[_Folder]:
+    def _descend(self, after: bytes, first: int) -> list[_Folder]:
         """The directories on the way to `after`, each set to go on behind it; the deepest last."""
-        stack = [_Folder(self._bucket, b"", limit=self._first)]
+        stack = [_Folder(self._bucket, b"", limit=first)]
         if not after:
             return stack
         *folders, last = after.split(b"/")
@@ -126,7 +130,7 @@ class Lister:
             skipped = self._delimiter == b"/" and key.startswith(self._prefix) and len(key) > len(self._prefix)
             if child is None or skipped:
                 return stack
-            stack.append(_Folder(child, key, limit=self._first))
+            stack.append(_Folder(child, key, limit=first))
         stack[-1].start = last
         return stack
 

@@ -54,17 +54,14 @@ def moved(core: Core, folder: Node, parent: Inode, name: bytes) -> None:
         core._sql("UPDATE attached SET parent = ?, key = ? WHERE dir = ?", (parent, name, folder.inode))
 
 
-def listed(
-    core: Core, parent: Inode, after: bytes, prefix: bytes, upper: bytes | None, limit: int
-) -> list[tuple[Any, ...]]:
-    """(name, inode columns..., record columns...) of objects beside the directories in `parent`, in order of name."""
-    bound = "AND a.key < ? " if upper is not None else ""
-    values: list[Any] = [parent, after, prefix, *([] if upper is None else [upper]), limit]
+def listed(core: Core, parent: Inode, condition: str, values: list[bytes], limit: int) -> list[tuple[Any, ...]]:
+    """(name, inode columns..., record columns...) of objects beside the directories in `parent`, in order of name;
+    `condition` is about a.key."""
     return core.db.execute(
         f"SELECT a.key, {_NODE}, {_RECORD} FROM attached a JOIN inode i ON i.inode = a.inode "
         "LEFT JOIN record r ON r.inode = a.inode "
-        f"WHERE a.parent = ? AND a.slot = 0 AND a.key > ? AND a.key >= ? {bound}ORDER BY a.key LIMIT ?",
-        values,
+        f"WHERE a.parent = ? AND a.slot = 0 AND {condition} ORDER BY a.key LIMIT ?",
+        (parent, *values, limit),
     ).fetchall()
 
 

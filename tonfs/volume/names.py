@@ -47,6 +47,17 @@ def check_new_name(name: bytes) -> None:
         raise FsError(f"{name!r} exists in every directory.", errno.EEXIST)
 
 
+def key_range(column: str, after: bytes, prefix: bytes) -> tuple[str, list[bytes]]:
+    """An SQL condition and its values: above `after` and beginning with `prefix`. One lower bound, or SQLite might
+    take the wrong one for its range and read everything before the page."""
+    condition, values = (f"{column} > ?", [after]) if after >= prefix else (f"{column} >= ?", [prefix])
+    end = prefix.rstrip(b"\xff")
+    if end:
+        condition += f" AND {column} < ?"
+        values.append(end[:-1] + bytes([end[-1] + 1]))
+    return condition, values
+
+
 def key_of(name: bytes, is_dir: bool) -> bytes:
     return name + b"/" if is_dir else name
 
@@ -288,21 +299,16 @@ class Names(Core):
     ) -> list[Entry]:
         self._dir(parent)
         self._commit_locked()
-        values: list[Any] = [parent, after, prefix]
-        upper = ""
-        end = prefix.rstrip(b"\xff")
-        if end:
-            upper = "AND n.key < ? "
-            values.append(end[:-1] + bytes([end[-1] + 1]))
+        condition, values = key_range("n.key", after, prefix)
         columns = ", ".join(f"r.{name}" for name in RECORD_COLUMNS) if records else "NULL"
         join = "LEFT JOIN record r ON r.inode = n.inode " if records else ""
         rows = self._read.execute(
             f"SELECT n.cookie, n.key, {_JOINED}, {columns} FROM name n JOIN inode i ON i.inode = n.inode {join}"
-            f"WHERE n.parent = ? AND n.key > ? AND n.key >= ? {upper}ORDER BY n.key LIMIT ?",
-            (*values, limit),
+            f"WHERE n.parent = ? AND {condition} ORDER BY n.key LIMIT ?",
+            (parent, *values, limit),
         ).fetchall()
         entries = [self._object_entry(row, records) for row in rows]
-        beside = attached.listed(self, parent, after, prefix, values[3] if upper else None, limit) if records else []
+        beside = attached.listed(self, parent, *key_range("a.key", after, prefix), limit) if records else []
         if beside:
             entries += [self._object_entry((0, *row), records) for row in beside]
             entries = sorted(entries, key=lambda entry: entry.sort_key)[:limit]
