@@ -6,6 +6,7 @@ import errno
 import re
 import time
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import Final
 
 from ..errors import FsError, S3Error
@@ -27,7 +28,12 @@ def iso_date(nanoseconds: int) -> str:
     """`2026-11-23T08:47:29.123Z`, the form of S3's lists. With milliseconds: `aws s3 sync` compares it with the time of
     the local file, which may be of the same second."""
     seconds, rest = divmod(nanoseconds, 10**9)
-    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds)) + f".{rest // 10**6:03d}Z"
+    return f"{_iso_seconds(seconds)}.{rest // 10**6:03d}Z"
+
+
+@lru_cache(1024)
+def _iso_seconds(seconds: int) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
 
 
 def owner() -> str:

@@ -105,14 +105,14 @@ def _object_parts(item: Item, question: _Question, middle: str = "") -> list[str
     parts = [
         question.name("Key", item.key),
         middle,
-        xml.text("LastModified", iso_date(item.attr.mtime_ns)),
+        f"<LastModified>{iso_date(item.attr.mtime_ns)}</LastModified>",
         f"<ETag>&quot;{etag_of(item.attr, item.record)}&quot;</ETag>",
     ]
     record = item.record
     if record is not None and record.current and record.checksums:
         parts += [xml.text("ChecksumAlgorithm", name.upper()) for name in record.checksums]
         parts.append(xml.text("ChecksumType", record.checksum_type))
-    parts.append(xml.text("Size", 0 if item.attr.is_dir else item.attr.size))
+    parts.append(f"<Size>{0 if item.attr.is_dir else item.attr.size}</Size>")
     return parts
 
 

@@ -54,6 +54,8 @@ def parse_key(raw: bytes) -> Key:
 
 def visible(name: bytes) -> bool:
     """Can this name be (part of) a key?"""
+    if name.isascii():
+        return b"\0" not in name
     try:
         name.decode("utf-8")
     except UnicodeDecodeError:

@@ -23,6 +23,8 @@ _NAMES: Final = {"&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;"}
 
 def escape(text: str) -> str:
     """Text content. Characters that XML 1.0 cannot carry become character references, as S3 writes them."""
+    if _SPECIAL.search(text) is None:
+        return text
     return _SPECIAL.sub(lambda m: _NAMES.get(m[0]) or f"&#x{ord(m[0]):X};", text)
 
 

@@ -15,6 +15,8 @@ RECORD_COLUMNS: Final = ("version", "etag", "content_type", "metadata", "checksu
 
 
 def _load(text: str) -> Mapping[str, str]:
+    if text == "{}":  # most of them, and a listing reads thousands
+        return {}
     value: Mapping[str, str] = json.loads(text)
     return value
 
