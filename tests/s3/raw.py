@@ -1,0 +1,64 @@
+"""Bare sockets: what no client library would send."""
+
+from __future__ import annotations
+
+import re
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass
+from xml.etree import ElementTree
+
+
+@dataclass
+class Raw:
+    status: int
+    head: bytes
+    body: bytes
+
+    @property
+    def code(self) -> str:
+        """The S3 error code, "" without one."""
+        if not self.body.startswith(b"<?xml"):
+            return ""
+        return ElementTree.fromstring(self.body).findtext("Code") or ""
+
+
+def connect(address: str, timeout: float = 20.0) -> socket.socket:
+    host, _, port = address.rpartition(":")
+    return socket.create_connection((host, int(port)), timeout=timeout)
+
+
+def head(method: str, target: str, headers: Mapping[str, str]) -> bytes:
+    lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+    return f"{method} {target} HTTP/1.1\r\n{lines}\r\n".encode("utf-8", "surrogateescape")
+
+
+def answer(connection: socket.socket) -> Raw:
+    """One answer, to the end of its Content-Length; status 0 when the server hung up without a word."""
+    data = b""
+    try:
+        while b"\r\n\r\n" not in data:
+            more = connection.recv(65536)
+            if not more:
+                break
+            data += more
+        start, _, body = data.partition(b"\r\n\r\n")
+        found = re.search(rb"(?i)\r\ncontent-length: *(\d+)", start)
+        while found and len(body) < int(found[1]):
+            more = connection.recv(65536)
+            if not more:
+                break
+            body += more
+    except (ConnectionError, TimeoutError):
+        return Raw(0, b"", b"")
+    return Raw(int(start.split()[1]) if start.startswith(b"HTTP/") else 0, start, body)
+
+
+def talk(address: str, data: bytes) -> Raw:
+    """Send these bytes and read one answer."""
+    with connect(address) as connection:
+        try:
+            connection.sendall(data)
+        except ConnectionError:
+            pass  # it hung up early, and may have said why
+        return answer(connection)
