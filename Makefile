@@ -24,6 +24,7 @@ lint: setup
 	@.venv/bin/lint-imports
 
 bench: setup
+	@scripts/judges.sh nanio
 	@$(PY) benchmarks/run.py
 
 # ONLY="words" chooses groups or judges, SUITES=DIR adds public suites that somebody built there (docs/posix.md)

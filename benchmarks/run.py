@@ -12,6 +12,10 @@ RUNS = (
         "files: the mount beside the file system below it",
         ["files.py", "--runs", "3", "--json", str(HERE / "out" / "files.json")],
     ),
+    (
+        "S3: the door beside nanio, rclone and versitygw, as far as they are here",
+        ["s3.py", "--json", str(HERE / "out" / "s3.json")],
+    ),
     ("network: RLDP2 between two processes beside bare sockets", ["network_loopback.py", "--megabytes", "64"]),
     ("storage: a bag between two peer processes", ["storage_loopback.py", "--size", "64"]),
     ("bags: making one beside tonutils-storage", ["bag_creation.py", "--json", str(HERE / "out" / "bags.json")]),

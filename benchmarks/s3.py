@@ -232,13 +232,15 @@ class Work:
         self._send("POST", path, body, query={"uploadId": name})
         return PART / MIB * tally.done, time.perf_counter() - started
 
-    def list_keys(self) -> tuple[float, float]:
-        """All keys of one prefix, 1000 a page."""
+    def before_list_keys(self) -> None:
         if not self.listed:
             signer = Signer(self.server)
             names = [f"/{BUCKET}/list/{n // 200:04d}/k{n:06d}" for n in range(self.keys)]
             self._load([signer.whole("PUT", name, b"x") for name in names], 8)
             self.listed = True
+
+    def list_keys(self) -> tuple[float, float]:
+        """All keys of one prefix, 1000 a page."""
         started = time.perf_counter()
         token: dict[str, str] = {}
         count = 0
@@ -274,6 +276,7 @@ def measure(servers: list[str], options: argparse.Namespace, base: Path) -> tupl
             for name in options.works:
                 for work in works:
                     body: Callable[[], tuple[float, float]] = getattr(work, name)
+                    getattr(work, f"before_{name}", lambda: None)()
                     before = work.running.cpu()
                     try:
                         units, seconds = body()

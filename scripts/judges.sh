@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Foreign software that checks tonfs from outside. Words choose (aws tonutils debian pjdfstest go); none means all.
+# Foreign software that checks tonfs from outside. Words choose (aws s3cmd minio js tonutils debian pjdfstest go nanio); none means all.
 # Python judges get environments of their own in .judges/; what cannot be had is said in one line and left out.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -60,7 +60,23 @@ go_judges() { # program=package...
   echo "$stamp" >"$dir/.stamp"
 }
 
+npm_judge() { # name package...
+  want "$1" || return 0
+  local dir=.judges/$1; shift
+  [ "$(cat "$dir/.stamp" 2>/dev/null || true)" = "$*" ] && return 0
+  command -v npm >/dev/null || { say "no npm here, so no $*"; return 0; }
+  say "installing $*"
+  mkdir -p "$dir"
+  (cd "$dir" && echo '{"private": true}' >package.json && npm install --silent --no-audit --no-fund "$@") >&2 ||
+    { say "could not install $*; what needs them is left out"; return 0; }
+  echo "$*" >"$dir/.stamp"
+}
+
 make_judge aws awscli==1.46.3
+make_judge s3cmd s3cmd==2.4.0
+make_judge minio minio==7.2.20
+npm_judge js @aws-sdk/client-s3@3 @aws-sdk/lib-storage@3
+if [[ " ${words[*]-} " == *" nanio "* ]]; then make_judge nanio nanio==0.1.7; fi # a peer of the benchmarks only
 make_judge tonutils tonutils==2.5.1
 if [ -d "${SUITES:-/nonexistent}/s3-tests" ]; then
   # What the public suite imports; once more with the C layer that some of its tests need and others cannot bear.
@@ -69,7 +85,7 @@ if [ -d "${SUITES:-/nonexistent}/s3-tests" ]; then
   make_judge s3tests "${suite[@]}"
   make_judge s3tests-crt "${suite[@]}" awscrt==0.38.1
 fi
-debian_judges fio=fio dbench=dbench stress-ng=stress-ng git=git rsync=rsync tar=tar setfacl=acl
+debian_judges fio=fio dbench=dbench stress-ng=stress-ng git=git rsync=rsync tar=tar setfacl=acl rclone=rclone s3fs=s3fs
 cargo_judge pjdfstest 0.2.2
 go_judges tonutils-storage=github.com/xssnick/tonutils-storage/cli \
   tonutils-storage-provider=github.com/xssnick/tonutils-storage-provider/cmd

@@ -240,6 +240,7 @@ def rclone(base: Path, where: Door) -> str:
         "RCLONE_CONFIG_DOOR_ACCESS_KEY_ID": where.access_key,
         "RCLONE_CONFIG_DOOR_SECRET_ACCESS_KEY": where.secret_key,
         "RCLONE_S3_UPLOAD_CUTOFF": "5M",
+        "AWS_CA_BUNDLE": "",  # its AWS library would read one, and cannot
         **({"RCLONE_CA_CERT": str(where.ca)} if where.ca else {}),
     }
     source, at = tree(base), f"door:{BUCKET}/tree"
@@ -247,9 +248,7 @@ def rclone(base: Path, where: Door) -> str:
     def moved(*words: str) -> int:
         """How many files a run transferred."""
         command = [program, "--use-json-log", "--stats-log-level", "NOTICE", "--stats", "1h", *words]
-        # Its AWS library would read a bundle of certificates from this variable, and cannot.
-        around = {name: value for name, value in os.environ.items() if name != "AWS_CA_BUNDLE"} | env
-        done = subprocess.run(command, env=around, capture_output=True, text=True, timeout=DEADLINE)
+        done = subprocess.run(command, env={**os.environ, **env}, capture_output=True, text=True, timeout=DEADLINE)
         lines = [json.loads(line) for line in done.stderr.splitlines() if line.startswith("{")]
         stats = [line["stats"] for line in lines if "stats" in line]
         if done.returncode or not stats:

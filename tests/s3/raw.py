@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import socket
 from collections.abc import Mapping
@@ -57,8 +58,6 @@ def answer(connection: socket.socket) -> Raw:
 def talk(address: str, data: bytes) -> Raw:
     """Send these bytes and read one answer."""
     with connect(address) as connection:
-        try:
+        with contextlib.suppress(ConnectionError):  # it may hang up early, and say why
             connection.sendall(data)
-        except ConnectionError:
-            pass  # it hung up early, and may have said why
         return answer(connection)
