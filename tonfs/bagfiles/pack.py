@@ -35,7 +35,7 @@ _VERSION: Final = 1
 _FORMAT: Final = "tonfs.pack"
 _MAX_MANIFEST: Final = 256 << 20
 _MAX_PATH: Final = 1 << 16
-_MAX_VALUE: Final = 1 << 62
+_MAX_VALUE: Final = 1 << 63
 _HEX: Final = re.compile(r"[0-9a-f]{64}")
 
 
@@ -133,7 +133,7 @@ def _parse_entry(value: Any, data_size: int) -> PackEntry:
             raise ValueError("a range lies outside the pack")
         ranges.append(one)
     mtime = value["mtime_ns"]
-    if type(mtime) is not int or abs(mtime) >= _MAX_VALUE * 2:
+    if type(mtime) is not int or abs(mtime) >= _MAX_VALUE:
         raise ValueError("mtime_ns is out of range")
     return PackEntry(
         inode=Inode(_number(value["inode"])),

@@ -29,8 +29,8 @@ from .kernel import KernelCache
 ROOT: Final = Inode(1)
 NAME_MAX: Final = 255
 TARGET_MAX: Final = 4095
-MAX_FILE_SIZE: Final = (1 << 62) - 1
-"""Offsets beyond this give EFBIG before anything changes."""
+MAX_FILE_SIZE: Final = (1 << 63) - 1
+"""All that an offset can say. A smaller limit would be told too late: the kernel has a write-back cache."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -51,7 +51,7 @@ def test_truncating_to_the_same_size_moves_the_times(volume: Volume) -> None:
 
 def test_far_offsets_make_holes_and_too_far_ones_are_refused(volume: Volume) -> None:
     inode = new(volume, b"f").inode
-    for offset in (2**31, 2**32, 2**40 + 1):
+    for offset in (2**31, 2**32, 2**40 + 1, 2**53 + 1, 2**62):
         volume.write(inode, offset, b"z")
         assert read(volume, inode, offset, 9) == b"z"
     assert volume.getattr(inode).blocks < 100
