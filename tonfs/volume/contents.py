@@ -330,7 +330,9 @@ class Contents(Names):
         elif node.flags & CONTENT:
             if node.shrunk:
                 self._cut_tail(node)
-            self.content.truncate(Inode(node.blob), size)
+            blob = Inode(node.blob)
+            self._unsynced[blob] = self._gen
+            self.content.truncate(blob, size)
 
     def _cut_tail(self, node: Node) -> None:
         """The file is about to grow: what the content file has beyond its end must read as zeros."""

@@ -6,7 +6,6 @@ Files whose unpacked bytes were written before a crash are looked at when they a
 
 from __future__ import annotations
 
-import contextlib
 import os
 import stat
 from typing import Final
@@ -19,6 +18,9 @@ from .node import Node
 from .schema import CONTENT
 
 log = get_logger(__name__)
+
+FEW_SHARDS: Final = 64
+"""With content files in so few directories these are listed."""
 
 VERSION_JUMP: Final = 1 << 32
 """After a crash, versions of files with unpacked bytes go on beyond any that may have been shown."""
@@ -70,8 +72,10 @@ def _finish_doomed(volume: Names) -> None:
 def _remove_strays(volume: Names) -> None:
     """Content files of inodes whose creation was never committed."""
     shards = volume.content.shards()
-    for number in range(volume._next_inode, volume._inode_ceiling):
-        if number & 0xFF in shards:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(volume.content.path(Inode(number)))
+    if len(shards) < FEW_SHARDS:
+        numbers = [number for number in volume.content.numbers() if number >= volume._next_inode]
+    else:  # there may be a million files, but few numbers that were not committed
+        numbers = [n for n in range(volume._next_inode, volume._inode_ceiling) if n & 0xFF in shards]
+    for number in numbers:
+        volume.content.remove(Inode(number))
     volume._next_inode = volume._inode_ceiling

@@ -1,0 +1,199 @@
+"""What is done under the recorder (`test_power_loss.py`): steps, each saying what may and what must be there.
+
+    python -m tests.unit.volume.power.workload VOLUME CLAIMS PACKS
+
+A line of CLAIMS is JSON: path -> list of allowed contents (hex of a hash, "" for absent, "*" for any content), as it
+holds from then on. It is written with write(2), so it stands in the recorder's log between the calls it speaks about.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import pickle
+import sys
+from pathlib import Path
+
+from tests.unit.volume.helpers import Packer
+from tonfs.ids import Inode
+from tonfs.volume import ROOT, S3Record, SetAttr, Volume
+from tonfs.volume import core as engine
+
+ANY, ABSENT = "*", ""
+BIG, OTHER, SMALL, TINY = b"B" * 40_000, b"O" * 50_000, b"s" * 3000, b"tiny"
+
+
+def digest(content: bytes, mtime_ns: int = 0) -> str:
+    return hashlib.sha256(content + str(mtime_ns).encode()).hexdigest()
+
+
+class Work:
+    def __init__(self, volume: Volume, claims: Path, packs: Path) -> None:
+        self.volume = volume
+        self.packs = packs
+        self.packer = Packer()
+        self._fd = os.open(claims, os.O_WRONLY | os.O_CREAT, 0o600)
+        self._now: dict[str, set[str]] = {}
+
+    def _say(self) -> None:
+        os.write(self._fd, json.dumps({path: sorted(what) for path, what in self._now.items()}).encode() + b"\n")
+
+    def may(self, path: str, *contents: bytes | str | None) -> None:
+        allowed = self._now.setdefault(path, {ABSENT})
+        for content in contents:
+            allowed.add(ABSENT if content is None else content if isinstance(content, str) else digest(content))
+        self._say()
+
+    def must(self, path: str, content: bytes | None) -> None:
+        self._now[path] = {ABSENT if content is None else digest(content)}
+        self._say()
+
+    def pack(self) -> None:
+        self.packer.pack_all(self.volume)
+        self.packs.write_bytes(pickle.dumps(self.packer))
+
+    def new(self, name: str, content: bytes, *, sync: bool = True) -> Inode:
+        self.may(name, b"", content)
+        inode = self.volume.create(ROOT, name.encode(), 0o644, 0, 0).inode
+        self.volume.write(inode, 0, content)
+        if sync:
+            self.volume.sync(inode)
+            self.must(name, content)
+        return inode
+
+
+def fsync_keeps_what_it_said(work: Work) -> None:
+    big, small = work.new("big", BIG), work.new("small", SMALL)
+    work.may("big", BIG + SMALL)
+    work.volume.write(big, len(BIG), SMALL)
+    work.volume.sync(big, data_only=True)
+    work.must("big", BIG + SMALL)
+    work.may("small", SMALL + BIG, SMALL + bytes(len(BIG)))
+    work.volume.write(small, len(SMALL), BIG)  # from the index into a content file
+    work.volume.background()
+    work.volume.sync(small)
+    work.must("small", SMALL + BIG)
+    for turn in range(5):  # moves to a content file on its own
+        work.may("small", SMALL + BIG)
+        tiny = work.volume.lookup(ROOT, b"tiny").inode if turn else work.new("tiny", TINY)
+        work.may("tiny", TINY * (turn + 2))
+        work.volume.write(tiny, 0, TINY * (turn + 2))
+        work.volume.sync(tiny)
+        work.must("tiny", TINY * (turn + 2))
+
+
+def a_rename_over_is_old_or_new(work: Work) -> None:
+    for name, old, new in (("r1", BIG, OTHER), ("r2", SMALL, TINY), ("r3", SMALL, OTHER), ("r4", BIG, TINY)):
+        work.new(name, old)
+        work.new(name + ".new", new, sync=False)
+        work.may(name + ".new", "*")  # nothing was promised of it under this name
+        work.may(name, new)
+        work.volume.rename(ROOT, f"{name}.new".encode(), ROOT, name.encode())
+        work.volume.background()
+    work.volume.commit()
+    for name, new in (("r1", OTHER), ("r2", TINY), ("r3", OTHER), ("r4", TINY)):
+        work.must(name, new)
+        work.must(name + ".new", None)
+
+
+def truncating_and_writing_anew(work: Work) -> None:
+    for name, old, new in (("t1", BIG, OTHER), ("t2", SMALL, BIG)):
+        inode = work.new(name, old)
+        work.may(name, ANY)
+        work.volume.truncate(inode, 0)
+        work.volume.background()
+        work.volume.write(inode, 0, new)
+        work.volume.sync(inode)
+        work.must(name, new)
+        work.may(name, ANY)
+        work.volume.truncate(inode, 1000)
+        work.volume.truncate(inode, 30_000)
+        work.volume.sync(inode)
+        work.must(name, new[:1000] + bytes(29_000))
+
+
+def removal_and_times(work: Work) -> None:
+    gone, kept = work.new("gone", BIG), work.new("kept", SMALL)
+    work.may("gone", None)
+    work.volume.unlink(ROOT, b"gone")
+    del gone
+    work._now["@kept"] = {ABSENT, digest(b"", 7_000_000_007)}
+    work.may("kept", SMALL)
+    work.volume.setattr(kept, SetAttr(mtime_ns=7_000_000_007))
+    work.volume.sync(kept)
+    work._now["@kept"] = {digest(b"", 7_000_000_007)}
+    work.must("gone", None)
+
+
+def objects(work: Work) -> None:
+    volume = work.volume
+    work.may("bucket", ANY)
+    bucket = volume.create_bucket(b"bucket", 0, 0).inode
+    for content in (BIG, TINY, OTHER):
+        work.may("bucket/key", content)
+        staged = volume.stage(0, 0)
+        volume.write(staged, 0, content)
+        volume.publish(staged, bucket, [b"key"], S3Record(etag="e"))
+        volume.commit()
+        work.must("bucket/key", content)
+    parts = []
+    for content in (BIG, TINY, OTHER):
+        parts.append(volume.stage(0, 0))
+        volume.write(parts[-1], 0, content)
+    work.may("bucket/key", BIG + TINY + OTHER)
+    whole = volume.stage(0, 0)
+    volume.concat(whole, [(inode, 0, volume.getattr(inode).size) for inode in parts])
+    for inode in parts:
+        volume.discard(inode)
+    volume.publish(whole, bucket, [b"key"], S3Record(etag="e"))
+    volume.commit()
+    work.must("bucket/key", BIG + TINY + OTHER)
+    work.may("bucket/key", BIG + TINY * 2 + OTHER[len(TINY) :])
+    volume.write(whole, len(BIG + TINY), TINY)
+    volume.sync(whole)
+    work.must("bucket/key", BIG + TINY * 2 + OTHER[len(TINY) :])
+
+
+def packed_bytes(work: Work) -> None:
+    volume = work.volume
+    work.pack()
+    inodes = [volume.lookup(ROOT, name).inode for name in (b"big", b"tiny", b"r1")]
+    volume.evict(inodes)
+    volume.background()
+    content = BIG + SMALL
+    assert work.packer.read(volume, inodes[0], 0, 100) == content[:100]
+    volume.background()
+    work.may("big", *(content[:at] + TINY + content[at + 4 :] for at in (500,)))
+    volume.write(inodes[0], 500, TINY)
+    volume.sync(inodes[0])
+    work.must("big", content[:500] + TINY + content[504:])
+    work.may("r2", ANY)
+    volume.write(volume.lookup(ROOT, b"r2").inode, 0, b"T")
+    work.may("r3", ANY)
+    volume.write(volume.lookup(ROOT, b"r3").inode, 0, b"T")
+    volume.background()
+    volume.commit()
+
+
+STEPS = (
+    fsync_keeps_what_it_said,
+    a_rename_over_is_old_or_new,
+    truncating_and_writing_anew,
+    removal_and_times,
+    objects,
+    packed_bytes,
+)
+
+
+def main() -> None:
+    directory, claims, packs = (Path(word) for word in sys.argv[1:])
+    engine.WAL_CHECKPOINT, engine.WAL_SYNC_INTERVAL = 300_000, 0.0  # type: ignore[misc]
+    work = Work(Volume(directory), claims, packs)
+    for step in STEPS:
+        step(work)
+    os._exit(0)  # nothing is closed: the last state is a cut, too
+
+
+if __name__ == "__main__":
+    main()
