@@ -271,8 +271,15 @@ class Replicator:
             for bag in agent.store.bags("live")
         ]
         if states != self._told or trio.current_time() - self._told_at > TELL_EVERY:
-            await agent.front.call("pack_states", {"packs": states})
+            proved = {bag_id.hex(): _proved_at(some) for bag_id, some in placements.items()}
+            packs = [{**state, "proved_at": proved.get(str(state["bag_id"]))} for state in states]
+            await agent.front.call("pack_states", {"packs": packs})
             self._told, self._told_at = states, trio.current_time()
+
+
+def _proved_at(placements: list[Placement]) -> float | None:
+    """Since when every replica that counts has passed an audit."""
+    return min((p.audit_at for p in placements if is_replica(p) and p.audit_at is not None), default=None)
 
 
 def _key(bag: Bag) -> str:

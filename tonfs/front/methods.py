@@ -130,12 +130,15 @@ class Methods:
         }
 
     async def pack_states(self, params: dict[str, Any]) -> dict[str, Any]:
-        """{packs[{bag_id, proven, wanted}]} -> {}"""
-        states = [
-            (_bag(item), int(_get(item, "proven", int)), int(_get(item, "wanted", int)))
-            for item in _get(params, "packs", list)
-        ]
-        await _run(partial(self._volume.pack_states, states))
+        """{packs[{bag_id, proven, wanted, proved_at?}]} -> {}"""
+        packs = _get(params, "packs", list)
+        states = [(_bag(item), int(_get(item, "proven", int)), int(_get(item, "wanted", int))) for item in packs]
+        proved = {
+            _bag(item): int(_get(item, "proved_at", int, float) * 1e9)
+            for item in packs
+            if item.get("proved_at") is not None
+        }
+        await _run(partial(self._volume.pack_states, states, proved))
         return {}
 
     async def drop_pack(self, params: dict[str, Any]) -> dict[str, Any]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from ..errors import FsError, NotFound, Refused
 from ..ids import BagId, Inode, PackId
@@ -119,10 +120,16 @@ class Packs(Uploads):
         return not node.dirty
 
     @locked
-    def pack_states(self, states: Iterable[tuple[BagId, int, int]]) -> None:
-        """(bag, proven replicas, wanted replicas) as the agent knows them now."""
+    def pack_states(
+        self, states: Iterable[tuple[BagId, int, int]], proved: Mapping[BagId, int] = MappingProxyType({})
+    ) -> None:
+        """(bag, proven replicas, wanted replicas) as the agent knows them now; `proved`: since when (nanoseconds) each
+        of the proven replicas has passed an audit."""
         for bag_id, proven, wanted in states:
-            self._sql("UPDATE pack SET proven = ?, wanted = ? WHERE bag_id = ?", (proven, wanted, bag_id))
+            since = proved.get(bag_id, 0) if proven else 0
+            self._sql(
+                "UPDATE pack SET proven = ?, wanted = ?, proved = ? WHERE bag_id = ?", (proven, wanted, since, bag_id)
+            )
 
     def drop_pack(self, bag_id: BagId) -> None:
         """Forget a bag that no file refers to; durable when it returns. Raises Refused, NotFound. Slow."""

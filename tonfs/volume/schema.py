@@ -179,6 +179,11 @@ def _inline_and_segments_v3(db: sqlite3.Connection) -> None:
     )
 
 
+def _proof_times_v4(db: sqlite3.Connection) -> None:
+    """pack.proved: when the least recently audited of the proven replicas passed its last audit; 0: not known."""
+    db.execute("ALTER TABLE pack ADD COLUMN proved INTEGER NOT NULL DEFAULT 0")
+
+
 def _script(db: sqlite3.Connection, statements: str) -> None:
     for statement in statements.split(";\n"):
         if statement.strip():
@@ -189,6 +194,7 @@ MIGRATIONS: Final[tuple[Callable[[sqlite3.Connection], None], ...]] = (
     _create_v1,
     create_objects,
     _inline_and_segments_v3,
+    _proof_times_v4,
 )
 """MIGRATIONS[n] takes a database from version n to n + 1, inside one transaction."""
 

@@ -6,6 +6,7 @@ import errno
 import os
 from typing import Final
 
+from ..clock import rfc3339
 from ..errors import FsError
 from ..ids import Inode
 from ..policy import PATH_POLICY_PREFIX, path_policy
@@ -54,13 +55,14 @@ class Xattrs(Sharing):
         return bytes(row[0])
 
     def _virtual(self, inode: Inode, name: bytes) -> bytes:
-        """`state`: empty, dirty, packed or proven; `replicas`: of the least replicated byte; `bag`: BagIDs."""
+        """`state`: empty, dirty, packed or proven; `replicas`: of the least replicated byte; `bag`: BagIDs;
+        `proved-at`: every proven replica of every byte has passed an audit since then."""
         node = self._node(inode)
         if not node.is_file:
             raise _no_data(name)
         rows = (
             self.db.execute(
-                "SELECT DISTINCT p.bag_id, p.proven, p.wanted FROM extent e JOIN pack p ON p.pack = e.pack "
+                "SELECT DISTINCT p.bag_id, p.proven, p.wanted, p.proved FROM extent e JOIN pack p ON p.pack = e.pack "
                 "WHERE e.inode = ? ORDER BY p.pack",
                 (inode,),
             ).fetchall()
@@ -71,12 +73,15 @@ class Xattrs(Sharing):
         if name == RESERVED + b"state":
             if node.size == 0:
                 return b"empty"
-            proven = all(got >= wanted > 0 for _, got, wanted in rows)
+            proven = all(got >= wanted > 0 for _, got, wanted, _ in rows)
             return b"dirty" if dirty else b"proven" if proven else b"packed"
         if name == RESERVED + b"replicas":
-            return b"0" if dirty or not rows else str(min(got for _, got, _ in rows)).encode()
+            return b"0" if dirty or not rows else str(min(got for _, got, *_ in rows)).encode()
         if name == RESERVED + b"bag" and rows:
-            return b",".join(bytes(bag).hex().encode() for bag, _, _ in rows)
+            return b",".join(bytes(bag).hex().encode() for bag, *_ in rows)
+        since = min((proved for *_, proved in rows), default=0)
+        if name == RESERVED + b"proved-at" and since and not dirty:
+            return (rfc3339(since / 1e9) or "").encode()
         raise _no_data(name)
 
     @locked

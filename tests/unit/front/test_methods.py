@@ -62,7 +62,8 @@ async def pack(call: Call, proven: int = 5) -> str:
     bag = hashlib.sha256(data).hexdigest()
     done = await call("commit_pack", bag_id=bag, size=len(data), extents=extents)
     assert not done["stale"]
-    await call("pack_states", packs=[{"bag_id": bag, "proven": proven, "wanted": 5}])
+    state = {"bag_id": bag, "proven": proven, "wanted": 5, "proved_at": 1_600_000_000.5}
+    await call("pack_states", packs=[state])
     return bag
 
 
@@ -79,6 +80,7 @@ async def test_a_file_from_dirty_to_evicted(call: Call, volume: Volume) -> None:
     assert status["dirty_oldest"] == work["oldest"]
     bag = await pack(call, proven=4)
     assert (await call("status"))["files"]["packed"] == 1
+    assert volume.get_xattr(inode, b"user.tonfs.proved-at") == b"2020-09-13T12:26:40Z"
     kept = await call("evict", paths=[""])
     assert kept["kept"] == [{"path": os.fsdecode(b"d/\xff"), "why": "4 of 5 replicas are proven"}]
     await call("pack_states", packs=[{"bag_id": bag, "proven": 5, "wanted": 5}])

@@ -5,7 +5,7 @@ import os
 
 import pytest
 
-from tests.unit.volume.helpers import check
+from tests.unit.volume.helpers import Packer, check
 from tests.unit.volume.test_names import new, refused
 from tonfs.errors import Unsupported, UsageError
 from tonfs.volume import ROOT, S3Record, Volume
@@ -45,6 +45,21 @@ def test_what_tonfs_tells_is_read_only_and_not_listed(volume: Volume) -> None:
     refused(errno.EPERM, lambda: volume.remove_xattr(inode, b"user.tonfs.state"))
     refused(errno.ENODATA, lambda: volume.get_xattr(inode, b"user.tonfs.bag"))
     refused(errno.ENODATA, lambda: volume.get_xattr(ROOT, b"user.tonfs.state"))
+
+
+def test_the_time_of_the_last_proof_is_that_of_the_stalest_replica(volume: Volume) -> None:
+    packer = Packer()
+    inode = new(volume, b"f").inode
+    volume.write(inode, 0, b"first")
+    packer.pack_all(volume)
+    refused(errno.ENODATA, lambda: volume.get_xattr(inode, b"user.tonfs.proved-at"))
+    volume.write(inode, 5, b"second")
+    packer.pack_all(volume)
+    bags = list(packer.packs)
+    volume.pack_states([(bag, 5, 5) for bag in bags], {bags[0]: 1_700_000_000 * 10**9, bags[1]: 1_600_000_000 * 10**9})
+    assert volume.get_xattr(inode, b"user.tonfs.proved-at") == b"2020-09-13T12:26:40Z"
+    volume.pack_states([(bags[1], 0, 5)], {bags[1]: 1_800_000_000 * 10**9})
+    refused(errno.ENODATA, lambda: volume.get_xattr(inode, b"user.tonfs.proved-at"))
 
 
 def test_policies_are_kept_checked_and_listed(volume: Volume) -> None:
