@@ -28,6 +28,7 @@ from .uri import decode, parse_query
 
 MAX_COPY: Final = 5 << 30
 BLOCK: Final = 1 << 20
+_MD5: Final = re.compile(r"[0-9a-f]{32}")
 _RANGE: Final = re.compile(r"bytes=([0-9]{1,18})-([0-9]{1,18})")
 
 
@@ -75,22 +76,51 @@ async def hold_source(call: Call) -> tuple[bytes, Key, Found]:
 
 
 async def copy_bytes(call: Call, found: Found, first: int, end: int, staged: Inode, algorithm: str | None) -> Copied:
-    """Bytes of the source into a staged file, with their digests. Raises Stale when the source is being written."""
-    door, namespace = call.door, call.door.namespace
+    """A range of the source into a staged file, by reference; it is read only when its digests are not known.
+
+    Raises Stale when the source is being written.
+    """
+    namespace, inode = call.door.namespace, found.attr.inode
+    copied = _known(found, first, end, algorithm) or await _digest(call, found, first, end, algorithm)
+
+    def share() -> None:
+        try:
+            namespace.concat(staged, [(inode, first, end - first)])
+        except FsError as exc:
+            if exc.errno == errno.EINVAL:  # it is shorter now
+                raise Stale("The source was changed.") from exc
+            raise
+        if namespace.getattr(inode).version != found.attr.version:
+            raise Stale("The source was changed.")
+
+    if first < end:
+        await call.door.slow(share)
+    return copied
+
+
+def _known(found: Found, first: int, end: int, algorithm: str | None) -> Copied | None:
+    """The digests of the whole source, if its record has them."""
+    record = found.record
+    if (first, end) != (0, found.size) or record is None or not record.current or not _MD5.fullmatch(record.etag):
+        return None
+    if algorithm is None:
+        return Copied(record.etag, {})
+    if algorithm not in record.checksums or record.checksum_type != "FULL_OBJECT":
+        return None
+    return Copied(record.etag, {algorithm: record.checksums[algorithm]})
+
+
+async def _digest(call: Call, found: Found, first: int, end: int, algorithm: str | None) -> Copied:
     md5 = hashlib.md5(usedforsecurity=False)
     digest = checksums.new(algorithm) if algorithm is not None else None
-    position = first
-    while position < end:
-        length = min(BLOCK, end - position)
 
-        def use(data: bytes, at: int = position - first) -> None:
-            md5.update(data)
-            if digest is not None:
-                digest.update(data)
-            namespace.write(staged, at, data)
+    def use(data: bytes) -> None:
+        md5.update(data)
+        if digest is not None:
+            digest.update(data)
 
-        await read(door, found.attr, position, length, use)
-        position += length
+    for position in range(first, end, BLOCK):
+        await read(call.door, found.attr, position, min(BLOCK, end - position), use)
     sums = {algorithm: checksums.b64(digest.digest())} if algorithm is not None and digest is not None else {}
     return Copied(md5.hexdigest(), sums)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import dataclass
 from typing import Final
@@ -13,7 +14,7 @@ from .door import Answer, Call, xml_answer
 from .found import describe
 from .handlers_bucket import iso_date, owner
 from .listing import Item, Lister
-from .mapping import etag_of, find_bucket
+from .mapping import EMPTY_MD5, find_bucket, opaque_etag
 from .tokens import make_token, read_token
 from .uri import encode
 
@@ -89,36 +90,48 @@ async def _page(call: Call, question: _Question) -> tuple[list[Item], bool]:
 
 def _fresh(namespace: Namespace, item: Item) -> Item:
     """With what the kernel of a mount holds back of a file that is being written."""
-    if item.attr is None or item.attr.inode not in namespace.kernel.writers:
+    found = item.found
+    if found is None or found.inode not in namespace.kernel.writers:
         return item
-    namespace.kernel.pull(item.attr.inode)
+    namespace.kernel.pull(found.inode)
     try:
-        found = describe(namespace, item.attr.inode)
+        now = describe(namespace, found.inode)
     except FsError:
         return item
-    return Item(item.key, found.attr, found.record)
+    attr, sums = now.attr, now.record.checksums if now.record is not None and now.record.current else {}
+    return Item(
+        item.key,
+        found._replace(
+            size=attr.size,
+            mtime_ns=attr.mtime_ns,
+            version=attr.version,
+            etag=now.etag,
+            checksums=json.dumps(dict(sums)),
+        ),
+    )
 
 
-def _object_parts(item: Item, question: _Question, middle: str = "") -> list[str]:
-    """What all three listings say of an object."""
-    assert item.attr is not None
-    parts = [
-        question.name("Key", item.key),
-        middle,
-        f"<LastModified>{iso_date(item.attr.mtime_ns)}</LastModified>",
-        f"<ETag>&quot;{etag_of(item.attr, item.record)}&quot;</ETag>",
-    ]
-    record = item.record
-    if record is not None and record.current and record.checksums:
-        parts += [xml.text("ChecksumAlgorithm", name.upper()) for name in record.checksums]
-        parts.append(xml.text("ChecksumType", record.checksum_type))
-    parts.append(f"<Size>{0 if item.attr.is_dir else item.attr.size}</Size>")
-    return parts
+def _object(item: Item, question: _Question, middle: str = "") -> str:
+    """What all three listings say of an object. Written without helpers: a page has a thousand of them."""
+    found = item.found
+    assert found is not None
+    directory = found.folder == found.inode
+    checks = ""
+    if found.checksums != "{}":
+        names = "".join(
+            f"<ChecksumAlgorithm>{name.upper()}</ChecksumAlgorithm>" for name in json.loads(found.checksums)
+        )
+        checks = f"{names}<ChecksumType>{found.checksum_type}</ChecksumType>"
+    etag = found.etag or (EMPTY_MD5 if directory else opaque_etag(found.inode, found.version, found.size))
+    return (
+        f"{question.name('Key', item.key)}{middle}<LastModified>{iso_date(found.mtime_ns)}</LastModified>"
+        f"<ETag>&quot;{etag}&quot;</ETag>{checks}<Size>{0 if directory else found.size}</Size>"
+    )
 
 
 def _contents(items: list[Item], question: _Question, with_owner: bool) -> list[str]:
-    tail = (owner() if with_owner else "") + xml.text("StorageClass", "STANDARD")
-    return [xml.element("Contents", *_object_parts(item, question), tail) for item in items if item.attr is not None]
+    tail = (owner() if with_owner else "") + "<StorageClass>STANDARD</StorageClass></Contents>"
+    return [f"<Contents>{_object(item, question)}{tail}" for item in items if item.found is not None]
 
 
 def _prefixes(items: list[Item], question: _Question) -> list[str]:
@@ -176,6 +189,6 @@ async def list_versions(call: Call) -> Answer:
     version = xml.text("VersionId", "null") + xml.text("IsLatest", "true")
     tail = owner() + xml.text("StorageClass", "STANDARD")
     parts += [
-        xml.element("Version", *_object_parts(item, question, version), tail) for item in items if item.attr is not None
+        xml.element("Version", _object(item, question, version), tail) for item in items if item.found is not None
     ]
     return xml_answer(xml.document("ListVersionsResult", *parts, *_prefixes(items, question)))

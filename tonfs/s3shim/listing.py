@@ -1,18 +1,20 @@
 """Keys of a bucket in S3's order: the byte order of whole keys, which is not the order of directories.
 
-Pure on top of `Namespace.list_sorted`: each directory gives its entries by sort key (`name` for files, `name/` for
+Pure on top of `Namespace.list_objects`: each directory gives its entries by sort key (`name` for files, `name/` for
 directories); depth first in that order is the order of keys. A page reads only what it shows.
 """
 
 from __future__ import annotations
 
+import stat
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, NamedTuple
 
 from ..errors import FsError
 from ..ids import Inode
-from ..volume.api import Attr, Entry, Namespace, S3Record
+from ..volume.api import Namespace
+from ..volume.listed import Listed
 from .mapping import MAX_KEY, visible
 
 PAGE: Final = 1001
@@ -21,17 +23,15 @@ SKIP: Final = 8
 """How many entries are read at first behind a common prefix that was passed over."""
 
 
-@dataclass(frozen=True)
-class Item:
-    """A key with its object, or (attr None) a common prefix."""
+class Item(NamedTuple):
+    """A key with its object, or (found None) a common prefix."""
 
     key: bytes
-    attr: Attr | None = None
-    record: S3Record | None = None
+    found: Listed | None = None
 
     @property
     def is_prefix(self) -> bool:
-        return self.attr is None
+        return self.found is None
 
 
 @dataclass
@@ -42,7 +42,7 @@ class _Folder:
     base: bytes
     start: bytes = b""
     limit: int = PAGE
-    entries: list[Entry] = field(default_factory=list)
+    entries: list[Listed] = field(default_factory=list)
     position: int = 0
     ended: bool = False
 
@@ -97,24 +97,25 @@ class Lister:
     def _walk(self, after: bytes, first: int = 0) -> Iterator[Item]:
         first = first or self._first
         stack = self._descend(after, first)
+        prefix, grouping = self._prefix, self._delimiter == b"/"
         while stack:
             folder = stack[-1]
             entry = self._next(folder)
             if entry is None:
                 stack.pop()
                 continue
-            key = folder.base + entry.sort_key
+            key = folder.base + entry.key
             if not self._shown(entry, key):
                 continue
-            if not entry.attr.is_dir:
-                yield Item(key, entry.attr, entry.record)
-            elif self._delimiter == b"/" and key.startswith(self._prefix) and len(key) > len(self._prefix):
+            if not entry.folder:
+                yield Item(key, entry)
+            elif grouping and len(key) > len(prefix) and key.startswith(prefix):
                 if self._has_keys(entry):
                     yield Item(key)
             else:
-                if key.startswith(self._prefix) and self._is_object(entry):
-                    yield Item(key, entry.data or entry.attr, entry.record)
-                stack.append(_Folder(entry.attr.inode, key, limit=first))
+                if key.startswith(prefix) and self._is_object(entry):
+                    yield Item(key, entry)
+                stack.append(_Folder(entry.folder, key, limit=first))
 
     def _descend(self, after: bytes, first: int) -> list[_Folder]:
         """The directories on the way to `after`, each set to go on behind it; the deepest last."""
@@ -143,7 +144,7 @@ class Lister:
             return None
         return attr.inode if attr.is_dir else None
 
-    def _next(self, folder: _Folder) -> Entry | None:
+    def _next(self, folder: _Folder) -> Listed | None:
         if folder.position == len(folder.entries):
             if folder.ended:
                 return None
@@ -153,11 +154,11 @@ class Lister:
             folder.limit = min(PAGE, 4 * folder.limit)
             if not folder.entries:
                 return None
-            folder.start = folder.entries[-1].sort_key
+            folder.start = folder.entries[-1].key
         folder.position += 1
         return folder.entries[folder.position - 1]
 
-    def _read(self, folder: _Folder) -> list[Entry]:
+    def _read(self, folder: _Folder) -> list[Listed]:
         """The next entries that can lead to keys with the prefix."""
         wanted = b""
         if self._prefix.startswith(folder.base):
@@ -167,25 +168,27 @@ class Lister:
         elif not folder.base.startswith(self._prefix):
             return []
         try:
-            return self._namespace.list_sorted(folder.inode, folder.start, folder.limit, prefix=wanted, records=True)
+            return self._namespace.list_objects(folder.inode, folder.start, folder.limit, prefix=wanted)
         except FsError:
             return []  # removed meanwhile
 
-    def _shown(self, entry: Entry, key: bytes) -> bool:
-        return (entry.attr.is_dir or entry.attr.is_file) and len(key) <= MAX_KEY and visible(entry.name)
+    def _shown(self, entry: Listed, key: bytes) -> bool:
+        if len(key) > MAX_KEY or not (entry.folder or stat.S_ISREG(entry.mode)):
+            return False
+        return (entry.key.isascii() and b"\0" not in entry.key) or visible(entry.key)
 
-    def _is_object(self, entry: Entry) -> bool:
+    def _is_object(self, entry: Listed) -> bool:
         """Does a directory show itself as a key? When it is marked, has data, or is empty."""
-        if entry.record is not None:
+        if entry.marked:
             return True
         try:
-            return self._namespace.is_empty(entry.attr.inode)
+            return self._namespace.is_empty(entry.folder)
         except FsError:
             return False
 
-    def _has_keys(self, entry: Entry) -> bool:
+    def _has_keys(self, entry: Listed) -> bool:
         """Is there at least one key at or below this directory? (There is none below one that holds only links.)"""
         if self._is_object(entry):
             return True
-        below = Lister(self._namespace, entry.attr.inode, first=4)
+        below = Lister(self._namespace, entry.folder, first=4)
         return next(below._walk(b""), None) is not None

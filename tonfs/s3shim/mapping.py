@@ -183,8 +183,12 @@ def etag_of(attr: Attr, record: S3Record | None) -> str:
         return record.etag if record is not None and record.etag else EMPTY_MD5
     if record is not None and record.current and record.etag:
         return record.etag
-    seed = f"tonfs etag {attr.inode} {attr.version} {attr.size}".encode()
-    return f"{hashlib.sha256(seed).hexdigest()[:32]}-0"
+    return opaque_etag(attr.inode, attr.version, attr.size)
+
+
+def opaque_etag(inode: int, version: int, size: int) -> str:
+    """Of bytes whose MD5 nobody knows."""
+    return f"{hashlib.sha256(b'tonfs etag %d %d %d' % (inode, version, size)).hexdigest()[:32]}-0"
 
 
 def content_type_of(name: bytes, attr: Attr, record: S3Record | None) -> str:

@@ -23,6 +23,7 @@ from .api import (
     Upload,
     UploadPart,
 )
+from .listed import Listed
 from .packs import Committed, Evicted, PackedFile
 from .survey import Counts, DirtyFile, DirtyReport, PackInfo, Range
 from .volume import Volume
@@ -39,6 +40,7 @@ __all__ = [
     "Evicted",
     "Expect",
     "Fetch",
+    "Listed",
     "Live",
     "Namespace",
     "ObjectPart",

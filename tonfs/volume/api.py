@@ -25,6 +25,7 @@ from typing import Any, Final, Protocol
 
 from ..ids import BagId, Inode, PackId
 from .kernel import KernelCache
+from .listed import Listed
 
 ROOT: Final = Inode(1)
 NAME_MAX: Final = 255
@@ -158,10 +159,6 @@ class Entry:
     attr: Attr
     cookie: int
     """Position in the directory: > 2, increasing in the order of arrival, stable while the name exists."""
-    record: S3Record | None = None
-    """Filled by `list_sorted(records=True)` only."""
-    data: Attr | None = None
-    """The same: of a directory that carries the data of the object `name/`."""
 
     @property
     def sort_key(self) -> bytes:
@@ -271,14 +268,18 @@ class Namespace(Protocol):
         """Entries with a cookie above `after`, by cookie; without `.` and `..`. A removed directory lists nothing."""
         ...
 
-    def list_sorted(
-        self, parent: Inode, after: bytes = b"", limit: int = 1000, *, prefix: bytes = b"", records: bool = False
-    ) -> list[Entry]:
+    def list_sorted(self, parent: Inode, after: bytes = b"", limit: int = 1000, *, prefix: bytes = b"") -> list[Entry]:
         """Entries whose sort key is > `after` and starts with `prefix`, in byte order of the sort key: one range scan.
 
-        All file types come; the S3 door shows only files and directories. With `records` also the objects come whose
-        name a directory has (see `publish`): `a` as a file beside the directory `a/`.
+        All file types come.
         """
+        ...
+
+    def list_objects(
+        self, parent: Inode, after: bytes = b"", limit: int = 1000, *, prefix: bytes = b""
+    ) -> list[Listed]:
+        """As `list_sorted`, but only what a listing of objects shows, and with the objects whose name a directory
+        has (see `publish`): `a` as a file beside the directory `a/`."""
         ...
 
     def is_empty(self, inode: Inode) -> bool: ...

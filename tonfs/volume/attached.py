@@ -6,21 +6,17 @@ and removes them with it. Called under the volume's lock.
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Final
 
 from ..ids import Inode
 from .core import Core
-from .node import COLUMNS, Node
-from .records import RECORD_COLUMNS
+from .node import Node
 from .schema import ATTACHED
 
 BESIDE: Final = 0
 """The object `a` where `a` is a directory."""
 INSIDE: Final = 1
 """The object `a/`, with data."""
-
-_NODE: Final = ", ".join(f"i.{column.strip()}" for column in COLUMNS.split(","))
-_RECORD: Final = ", ".join(f"r.{name}" for name in RECORD_COLUMNS)
 
 
 def of(core: Core, folder: Node, slot: int) -> Inode | None:
@@ -52,24 +48,3 @@ def moved(core: Core, folder: Node, parent: Inode, name: bytes) -> None:
     """The directory has another name now."""
     if folder.flags & ATTACHED:
         core._sql("UPDATE attached SET parent = ?, key = ? WHERE dir = ?", (parent, name, folder.inode))
-
-
-def listed(core: Core, parent: Inode, condition: str, values: list[bytes], limit: int) -> list[tuple[Any, ...]]:
-    """(name, inode columns..., record columns...) of objects beside the directories in `parent`, in order of name;
-    `condition` is about a.key."""
-    return core.db.execute(
-        f"SELECT a.key, {_NODE}, {_RECORD} FROM attached a JOIN inode i ON i.inode = a.inode "
-        "LEFT JOIN record r ON r.inode = a.inode "
-        f"WHERE a.parent = ? AND a.slot = 0 AND {condition} ORDER BY a.key LIMIT ?",
-        (parent, *values, limit),
-    ).fetchall()
-
-
-def inside(core: Core, folder: Inode) -> tuple[Any, ...] | None:
-    """(inode columns..., record columns...) of the data under `folder/`."""
-    row: tuple[Any, ...] | None = core.db.execute(
-        f"SELECT {_NODE}, {_RECORD} FROM attached a JOIN inode i ON i.inode = a.inode "
-        "LEFT JOIN record r ON r.inode = a.inode WHERE a.dir = ? AND a.slot = 1",
-        (folder,),
-    ).fetchone()
-    return row

@@ -17,7 +17,6 @@ from .api import NAME_MAX, ROOT, TARGET_MAX, Attr, Entry
 from .core import Core, locked
 from .folder import MAX_WHOLE, Folder, Found
 from .node import COLUMNS, Node
-from .records import RECORD_COLUMNS, record_of
 from .schema import ATTACHED, CONTENT, COVERED, IMPLIED, INLINE, RECORD, SEGMENTED, XATTRS
 
 log = get_logger(__name__)
@@ -294,37 +293,16 @@ class Names(Core):
         return [Entry(name, self._attr(node), cookie) for name, cookie, node in self.list_live(inode, after, limit)]
 
     @locked
-    def list_sorted(
-        self, parent: Inode, after: bytes = b"", limit: int = 1000, *, prefix: bytes = b"", records: bool = False
-    ) -> list[Entry]:
+    def list_sorted(self, parent: Inode, after: bytes = b"", limit: int = 1000, *, prefix: bytes = b"") -> list[Entry]:
         self._dir(parent)
         self._commit_locked()
         condition, values = key_range("n.key", after, prefix)
-        columns = ", ".join(f"r.{name}" for name in RECORD_COLUMNS) if records else "NULL"
-        join = "LEFT JOIN record r ON r.inode = n.inode " if records else ""
         rows = self._read.execute(
-            f"SELECT n.cookie, n.key, {_JOINED}, {columns} FROM name n JOIN inode i ON i.inode = n.inode {join}"
+            f"SELECT n.cookie, n.key, {_JOINED} FROM name n JOIN inode i ON i.inode = n.inode "
             f"WHERE n.parent = ? AND {condition} ORDER BY n.key LIMIT ?",
             (parent, *values, limit),
         ).fetchall()
-        entries = [self._object_entry(row, records) for row in rows]
-        beside = attached.listed(self, parent, *key_range("a.key", after, prefix), limit) if records else []
-        if beside:
-            entries += [self._object_entry((0, *row), records) for row in beside]
-            entries = sorted(entries, key=lambda entry: entry.sort_key)[:limit]
-        return entries
-
-    def _object_entry(self, row: tuple[Any, ...], records: bool) -> Entry:
-        """With its record; of a directory that has data under `name/`, with these. The index is up to date."""
-        node, raw, data = self._row_node(row[2 : 2 + _WIDTH]), row[2 + _WIDTH :], None
-        stored = row[2 + _VERSION]
-        if records and node.flags & ATTACHED:
-            inside = attached.inside(self, node.inode)
-            if inside is not None:
-                data = self._attr(self._row_node(inside[:_WIDTH]))
-                raw, stored = inside[_WIDTH:], inside[_VERSION]
-        record = record_of(raw, stored) if records and raw[0] is not None else None
-        return Entry(row[1].rstrip(b"/"), self._attr(node), row[0], record, data)
+        return [Entry(row[1].rstrip(b"/"), self._attr(self._row_node(row[2 : 2 + _WIDTH])), row[0]) for row in rows]
 
     @locked
     def is_empty(self, inode: Inode) -> bool:

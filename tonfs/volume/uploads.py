@@ -17,7 +17,8 @@ from ..errors import FsError, Stale
 from ..ids import Inode
 from .api import ROOT, Attr, Expect, ObjectPart, S3Record, Upload, UploadPart
 from .core import locked
-from .objects import Changes, Objects
+from .listings import Listings
+from .objects import Changes
 
 _UPLOAD: Final = "id, bucket, key, created, facts, done"
 _PART: Final = "number, inode, size, etag, checksum, modified"
@@ -33,7 +34,7 @@ def _part(row: tuple[Any, ...]) -> UploadPart:
     return UploadPart(row[0], Inode(row[1]), *row[2:])
 
 
-class Uploads(Objects):
+class Uploads(Listings):
     """Everything that takes an upload's id raises FsError(ENOENT) when there is none."""
 
     @locked

@@ -10,7 +10,7 @@ from tests.unit.volume.helpers import Packer, check
 from tests.unit.volume.test_names import new, refused
 from tests.unit.volume.test_objects import RECORD, put
 from tonfs.ids import Inode
-from tonfs.volume import Attr, Change, Entry, Expect, Volume
+from tonfs.volume import Attr, Change, Expect, Listed, Volume
 
 
 @pytest.fixture
@@ -29,8 +29,8 @@ def carried(volume: Volume, bucket: Inode, key: bytes, *, marker: bool = False) 
     return None if attr is None else volume.read(attr.inode, 0, 100).data
 
 
-def keys(volume: Volume, bucket: Inode) -> list[Entry]:
-    return volume.list_sorted(bucket, records=True)
+def keys(volume: Volume, bucket: Inode) -> list[Listed]:
+    return volume.list_objects(bucket)
 
 
 def test_keys_below_an_object_leave_it_whole(volume: Volume, bucket: Inode) -> None:
@@ -84,8 +84,8 @@ def test_data_under_a_directory_key_comes_back(volume: Volume, bucket: Inode) ->
     assert carried(volume, bucket, b"d", marker=True) == b"inside"
     assert carried(volume, bucket, b"d") == b"beside"
     listed = keys(volume, bucket)
-    assert [(e.sort_key, e.data is not None) for e in listed] == [(b"d", False), (b"d/", True)]
-    assert all(e.record == RECORD for e in listed)
+    assert [(e.key, e.size) for e in listed] == [(b"d", 6), (b"d/", 6)]
+    assert all((e.etag, e.marked) == (RECORD.etag, True) for e in listed)
     assert volume.remove_object(bucket, [b"d"], marker=True)
     assert carried(volume, bucket, b"d", marker=True) is None
     assert carried(volume, bucket, b"d") == b"beside"
@@ -123,12 +123,12 @@ def test_a_directory_of_the_mount_outlives_its_marker(volume: Volume, bucket: In
 def test_listing_order_is_that_of_whole_keys(volume: Volume, bucket: Inode) -> None:
     for key in (b"a", b"a!", b"a-b", b"a/x", b"a0", b"b"):
         put(volume, bucket, key)
-    assert [e.sort_key for e in keys(volume, bucket)] == [b"a", b"a!", b"a-b", b"a/", b"a0", b"b"]
+    assert [e.key for e in keys(volume, bucket)] == [b"a", b"a!", b"a-b", b"a/", b"a0", b"b"]
     paged: list[bytes] = []
-    while entries := volume.list_sorted(bucket, paged[-1] if paged else b"", 2, records=True):
-        paged += [e.sort_key for e in entries]
+    while entries := volume.list_objects(bucket, paged[-1] if paged else b"", 2):
+        paged += [e.key for e in entries]
     assert paged == [b"a", b"a!", b"a-b", b"a/", b"a0", b"b"]
-    assert [e.sort_key for e in volume.list_sorted(bucket, prefix=b"a", records=True)] == paged[:-1]
+    assert [e.key for e in volume.list_objects(bucket, prefix=b"a")] == paged[:-1]
     assert [e.sort_key for e in volume.list_sorted(bucket)] == paged[1:], "POSIX shows the directory only"
 
 

@@ -157,12 +157,42 @@ def test_markers_are_directories_with_a_record(volume: Volume, bucket: Inode) ->
     assert volume.remove_object(bucket, [b"empty"], marker=True)
 
 
-def test_listing_brings_records(volume: Volume, bucket: Inode) -> None:
-    put(volume, bucket, b"a")
+def test_a_listing_of_objects_brings_what_their_records_say(volume: Volume, bucket: Inode) -> None:
+    attr = put(volume, bucket, b"a")
     new(volume, b"b", bucket)
-    entries = volume.list_sorted(bucket, records=True)
-    assert [(e.name, e.record) for e in entries] == [(b"a", RECORD), (b"b", None)]
-    assert volume.list_sorted(bucket)[0].record is None
+    first, second = volume.list_objects(bucket)
+    assert (first.key, first.etag, first.checksums) == (b"a", RECORD.etag, '{"crc32": "AAAAAA=="}')
+    assert (first.inode, first.size, first.mtime_ns, first.folder) == (attr.inode, attr.size, attr.mtime_ns, 0)
+    assert (second.key, second.etag, second.checksums) == (b"b", "", "{}")
+    volume.write(attr.inode, 0, b"x")
+    assert volume.list_objects(bucket)[0].etag == "", "it holds no more"
+
+
+def test_a_page_costs_the_same_wherever_it_is(volume: Volume, bucket: Inode) -> None:
+    for number in range(3000):
+        volume.create(bucket, b"k%05d" % number, 0o100644, 0, 0)
+    volume.commit()
+
+    def steps(after: bytes, prefix: bytes) -> int:
+        """Hundreds of steps of SQLite's machine."""
+        count = 0
+
+        def tick() -> int:
+            nonlocal count
+            count += 1
+            return 0
+
+        volume._read.set_progress_handler(tick, 100)
+        try:
+            assert len(volume.list_objects(bucket, after, 20, prefix=prefix)) == 20
+        finally:
+            volume._read.set_progress_handler(None, 0)
+        return count
+
+    early = steps(b"k00010", b"")
+    assert steps(b"k02900", b"") <= early + 2
+    assert steps(b"k02900", b"k") <= early + 2
+    assert steps(b"", b"k029") <= early + 2
 
 
 def test_buckets_are_top_level_directories(volume: Volume, bucket: Inode) -> None:
