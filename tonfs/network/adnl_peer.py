@@ -19,7 +19,7 @@ from .adnl_channel import Channel
 from .adnl_memory import AnswerCache, PartialMessages
 from .api import UdpAddress
 from .keys import KeyPair, short_id
-from .lane import MAX_CUSTOM, PART_DATAGRAM, Kind, Opened, Sink, make_lane, noise
+from .lane import CONFIRM_DATAGRAM, MAX_CUSTOM, PART_DATAGRAM, Kind, Opened, Sink, make_lane, noise
 from .rldp2 import Symbols
 from .udp import Train
 
@@ -48,7 +48,7 @@ class PeerSink(Protocol):
     def on_custom(self, peer: AdnlPeer, data: bytes, now: float) -> None: ...
 
     def on_opened(self, peer: AdnlPeer, opened: Opened, now: float) -> None:
-        """Symbols went into watched sinks. Raises BadPacket."""
+        """Symbols went into watched sinks, or confirmations came. Raises BadPacket."""
         ...
 
     def on_channel(self, peer: AdnlPeer, old: bytes | None, new: bytes | None) -> None:
@@ -259,7 +259,7 @@ class AdnlPeer:
         first begins with our inbound channel id. Returns where one does not any more, and how many were bad."""
         channel, lane, bad = self.channel, self._lane, 0
         while at < end and channel is not None and channel is self.channel:
-            opened = lane.open(buffer, at, end, step)
+            opened = lane.open(buffer, at, end, step, noise(4))
             at = opened.next
             bad += opened.bad
             if opened.accepted:
@@ -270,7 +270,10 @@ class AdnlPeer:
             if opened.kind is Kind.STRAY:
                 break
             try:
-                if opened.touched:
+                if opened.sealed:
+                    self.outbox.append(Train(opened.sealed, CONFIRM_DATAGRAM))
+                    self._after_sending(now)
+                if opened.touched or opened.acks:
                     self._sink.on_opened(self, opened, now)
                 if opened.kind is Kind.CUSTOM:
                     self._sink.on_custom(self, opened.data, now)

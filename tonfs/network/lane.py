@@ -8,7 +8,7 @@ watched: a sink is where the symbols of one part of an RLDP2 transfer go. `Lane.
 more than that; the caller deals with it, perhaps watches another sink, and goes on behind it:
 
     while at < end:
-        opened = lane.open(buffer, at, end, step)
+        opened = lane.open(buffer, at, end, step, noise(4))
         at = opened.next
         ...
 
@@ -34,8 +34,10 @@ MAX_CUSTOM: Final = 1024
 MAX_SINKS: Final = 256
 SPARE: Final = 64
 """A sink has room for so many extra symbols more than its part has source symbols."""
-CONFIRM_EVERY: Final = 24
-"""New symbols between two confirmations of a part; the mask of a confirmation covers 32."""
+CONFIRM_EVERY: Final = 32
+"""Symbols between two confirmations of a part, lost ones counted: as many as the mask of a confirmation covers."""
+CONFIRM_DATAGRAM: Final = 164
+"""Bytes of a datagram that holds a confirmation."""
 
 
 class Kind(IntEnum):
@@ -78,6 +80,11 @@ class Sink(Protocol):
         """Symbols since the last confirmation."""
         ...
 
+    @property
+    def due(self) -> bool:
+        """A confirmation should not wait any longer."""
+        ...
+
     def put(self, esi: int, symbol: bytes) -> int:
         """Take a symbol of 768 bytes. 0: nothing to do; 1: as Kind.DONE says; 2: no room for it."""
         ...
@@ -96,7 +103,11 @@ class Sink(Protocol):
 
 
 class Opened(NamedTuple):
-    """What `Lane.open` did. `touched`: sinks that got symbols; `confirms`: `rldp2.confirm`s to be sent."""
+    """What `Lane.open` did.
+
+    `touched`: sinks that got symbols. `sealed`: datagrams of `CONFIRM_DATAGRAM` bytes that confirm some of them, to be
+    sent. `acks`: `rldp2.confirm`s of the peer, the newest of each part.
+    """
 
     next: int
     kind: Kind
@@ -106,7 +117,8 @@ class Opened(NamedTuple):
     refused: int
     done: Sink | None
     touched: list[Sink]
-    confirms: list[bytes]
+    sealed: bytes
+    acks: list[bytes]
 
 
 class Lane(Protocol):
@@ -153,8 +165,10 @@ class Lane(Protocol):
         """A datagram with one custom message of at most 1024 bytes (ValueError if longer)."""
         ...
 
-    def open(self, buffer: bytearray, at: int, end: int, step: int) -> Opened:
-        """Open the datagrams of `step` bytes each (the last may be shorter) that lie between `at` and `end`."""
+    def open(self, buffer: bytearray, at: int, end: int, step: int, noise: bytes) -> Opened:
+        """Open the datagrams of `step` bytes each (the last may be shorter) that lie between `at` and `end`.
+
+        `noise`: 14 bytes for each confirmation that may be sealed, at least one."""
         ...
 
 

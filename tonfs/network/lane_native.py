@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from ._fast._packets import ffi, lib
 from .lane import (
+    CONFIRM_DATAGRAM,
     CONFIRM_EVERY,
     HEAD_SIZE,
     KEY_SIZE,
@@ -23,6 +24,7 @@ from .lane import (
 )
 
 _CONFIRM_SIZE: Final = 52
+_KINDS: Final = tuple(Kind)
 _uncleared: Any = ffi.new_allocator(should_clear_after_alloc=False)
 _tags = itertools.count(1)
 
@@ -45,8 +47,11 @@ class _Result(threading.local):
 
     def __init__(self) -> None:
         self.opened: Any = ffi.new("tf_opened *")
+        self.counts: Any = ffi.cast("int32_t *", self.opened)
+        self.touched: Any = self.opened.touched
         self.plain: Any = ffi.buffer(self.opened.plain)
-        self.confirms: Any = ffi.buffer(self.opened.confirms)
+        self.sealed: Any = ffi.buffer(self.opened.sealed)
+        self.acks: Any = ffi.buffer(self.opened.acks)
         self.small: Any = ffi.new("uint8_t[]", MAX_CUSTOM + 128)
 
 
@@ -85,6 +90,11 @@ class NativeSink:
     @property
     def unconfirmed(self) -> int:
         return int(self._sink.unconfirmed)
+
+    @property
+    def due(self) -> bool:
+        sink = self._sink
+        return bool(sink.unconfirmed >= CONFIRM_EVERY or sink.max_seqno - sink.confirmed >= CONFIRM_EVERY)
 
     @property
     def stop_at(self) -> int:
@@ -191,24 +201,24 @@ class NativeLane:
             raise RuntimeError("libcrypto refused to encrypt")
         return bytes(ffi.buffer(out, size))
 
-    def open(self, buffer: bytearray, at: int, end: int, step: int) -> Opened:
-        if not 0 <= at <= end <= len(buffer) or step < 1:
-            raise ValueError("datagrams outside the buffer")
+    def open(self, buffer: bytearray, at: int, end: int, step: int, noise: bytes) -> Opened:
+        noises = len(noise) // NOISE_SIZE
+        if not 0 <= at <= end <= len(buffer) or step < 1 or noises < 1:
+            raise ValueError("datagrams outside the buffer, or no noise")
         result = _result
-        opened = result.opened
-        if lib.tf_open(self._lane, ffi.from_buffer(buffer), at, end, step, CONFIRM_EVERY, opened):
+        if lib.tf_open(self._lane, ffi.from_buffer(buffer), at, end, step, noise, noises, result.opened):
             raise RuntimeError("libcrypto refused to decrypt")
-        kind = opened.kind
+        after, kind, start, length, accepted, bad, refused, touched, sealed, acks = ffi.unpack(result.counts, 10)
         sinks = self._sinks
-        start, count, confirms = opened.start, opened.touched_count, opened.confirm_count
         return Opened(
-            opened.next,
-            Kind(kind),
-            result.plain[start : start + opened.length] if opened.length else b"",
-            opened.accepted,
-            opened.bad,
-            opened.refused,
-            sinks[opened.done] if kind == Kind.DONE else None,
-            [sinks[tag] for tag in opened.touched[0:count]] if count else [],
-            [result.confirms[at : at + _CONFIRM_SIZE] for at in range(0, confirms * _CONFIRM_SIZE, _CONFIRM_SIZE)],
+            after,
+            _KINDS[kind],
+            result.plain[start : start + length] if length else b"",
+            accepted,
+            bad,
+            refused,
+            sinks[result.opened.done] if kind == Kind.DONE else None,
+            [sinks[tag] for tag in ffi.unpack(result.touched, touched)] if touched else [],
+            result.sealed[: sealed * CONFIRM_DATAGRAM] if sealed else b"",
+            [result.acks[n : n + _CONFIRM_SIZE] for n in range(0, acks * _CONFIRM_SIZE, _CONFIRM_SIZE)] if acks else [],
         )

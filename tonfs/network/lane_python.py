@@ -40,6 +40,7 @@ _NEEDED: Final = 0x4 | 0x40 | 0x80
 _VERSION, _PRIORITY, _REINIT = 0x100, 0x200, 0x400
 _PACKET_ID: Final = tl.ADNL_PACKET_CONTENTS.to_bytes(4, "little")
 _CUSTOM_ID: Final = tl.ADNL_CUSTOM.to_bytes(4, "little")
+_CONFIRM_ID: Final = tl.RLDP2_CONFIRM.to_bytes(4, "little")
 _PART_ID: Final = tl.RLDP2_MESSAGE_PART.to_bytes(4, "little")
 _FLAGS: Final = _U32.pack(_NEEDED)
 _START: Final = _PACKET_ID + b"\x07"
@@ -52,15 +53,27 @@ _USUAL_HEAD: Final = _PART_HEAD + _PART_ID
 class PythonSink:
     """See `Sink`."""
 
-    __slots__ = ("_data", "_extra", "_seen", "k", "key", "mask", "max_seqno", "received", "sources", "stop_at",
-                 "unconfirmed")  # fmt: skip
+    __slots__ = (
+        "_confirmed",
+        "_data",
+        "_extra",
+        "_seen",
+        "k",
+        "key",
+        "mask",
+        "max_seqno",
+        "received",
+        "sources",
+        "stop_at",
+        "unconfirmed",
+    )
 
     def __init__(self, key: bytes, k: int) -> None:
         if len(key) != KEY_SIZE or not 0 < k <= 4096:
             raise ValueError("sink of a wrong shape")
         self.key = key
         self.k = k
-        self.received = self.sources = self.max_seqno = self.mask = self.unconfirmed = 0
+        self.received = self.sources = self.max_seqno = self.mask = self.unconfirmed = self._confirmed = 0
         self.stop_at = k
         self._data = bytearray(SYMBOL * k)
         self._seen = bytearray(k)
@@ -93,8 +106,13 @@ class PythonSink:
         self.received += 1
         return 1 if self.sources == self.k or self.received >= self.stop_at else 0
 
+    @property
+    def due(self) -> bool:
+        return self.unconfirmed >= CONFIRM_EVERY or self.max_seqno - self._confirmed >= CONFIRM_EVERY
+
     def confirm(self) -> bytes:
         self.unconfirmed = 0
+        self._confirmed = self.max_seqno
         key = self.key
         return _CONFIRM.pack(tl.RLDP2_CONFIRM, key[:32], key[48:52], self.max_seqno, self.mask, self.received)
 
@@ -227,9 +245,11 @@ class PythonLane:
         key = self._out_key
         return self._out_id + digest + crypt(key[:16] + digest[16:], digest[:4] + key[20:], plain)
 
-    def open(self, buffer: bytearray, at: int, end: int, step: int) -> Opened:
-        if not 0 <= at <= end <= len(buffer) or step < 1:
-            raise ValueError("datagrams outside the buffer")
+    def open(self, buffer: bytearray, at: int, end: int, step: int, noise: bytes) -> Opened:
+        noises = len(noise) // NOISE_SIZE
+        if not 0 <= at <= end <= len(buffer) or step < 1 or noises < 1:
+            raise ValueError("datagrams outside the buffer, or no noise")
+        limit = min(noises, _MAX_CONFIRMS)
         base = at
         batch = bytes(memoryview(buffer)[at:end])
         here, stop = 0, end - at
@@ -238,14 +258,15 @@ class PythonLane:
         accepted = bad = refused = 0
         kind, data, done = Kind.END, b"", None
         touched: dict[bytes, Sink] = {}
-        confirms: list[bytes] = []
+        sealed: list[bytes] = []
+        acks: dict[bytes, bytes] = {}
         while here < stop:
             head = batch[here : here + 64]
             size = min(step, stop - here)
             if size < 32 or head[:32] != in_id:
                 kind = Kind.STRAY
                 break
-            if len(confirms) >= _MAX_CONFIRMS:
+            if len(sealed) >= limit or len(acks) >= _MAX_CONFIRMS:
                 kind = Kind.PAUSE
                 break
             digest = head[32:] if size >= 64 else b""
@@ -275,6 +296,9 @@ class PythonLane:
                 refused += 1
                 continue
             accepted += 1
+            if length == 52 and plain[start : start + 4] == _CONFIRM_ID:
+                acks[plain[start : start + 40]] = plain[start : start + 52]
+                continue
             sink = None
             if (
                 length == 840
@@ -290,6 +314,8 @@ class PythonLane:
             if sink.put(esi, plain[start + 72 : start + 840]):
                 kind, done = Kind.DONE, sink
                 break
-            if sink.unconfirmed >= CONFIRM_EVERY:
-                confirms.append(sink.confirm())
-        return Opened(base + here, kind, data, accepted, bad, refused, done, list(touched.values()), confirms)
+            if sink.unconfirmed >= CONFIRM_EVERY or sink.max_seqno - sink._confirmed >= CONFIRM_EVERY:
+                used = NOISE_SIZE * len(sealed)
+                sealed.append(self.seal_custom(sink.confirm(), noise[used : used + NOISE_SIZE]))
+        sinks_touched, sealing, newest = list(touched.values()), b"".join(sealed), list(acks.values())
+        return Opened(base + here, kind, data, accepted, bad, refused, done, sinks_touched, sealing, newest)

@@ -13,7 +13,7 @@ from typing import Final, NamedTuple
 from ..errors import BadPacket
 from . import tl
 from .fec import MAX_ESI, MAX_PART, PartDecoder, SymbolSource, symbols_of
-from .lane import CONFIRM_EVERY, HEAD_SIZE, SYMBOL, Sink
+from .lane import HEAD_SIZE, SYMBOL, Sink
 
 PART: Final = 2_000_000
 """Parts of exactly so many bytes are what every receiver accepts (reference 3.2)."""
@@ -81,16 +81,21 @@ def parse(data: bytes) -> MessagePart | Confirm | Complete | None:
     if tag == tl.RLDP2_MESSAGE_PART:
         return _parse_part(data)
     if tag == tl.RLDP2_CONFIRM and len(data) == _CONFIRM.size:
-        _, transfer_id, part, max_seqno, mask, received = _CONFIRM.unpack(data)
-        if part < 0 or max_seqno > MAX_ESI or not 0 <= received <= MAX_ESI:
-            raise BadPacket("RLDP confirmation out of range")
-        return Confirm(transfer_id, part, max_seqno, mask, received)
+        return parse_confirm(data)
     if tag == tl.RLDP2_COMPLETE and len(data) == _COMPLETE.size:
         _, transfer_id, part = _COMPLETE.unpack(data)
         return Complete(transfer_id, part)
     if tag in (tl.RLDP2_CONFIRM, tl.RLDP2_COMPLETE):
         raise BadPacket("RLDP object of a wrong size")
     return None
+
+
+def parse_confirm(data: bytes) -> Confirm:
+    """An rldp2.confirm of 52 bytes. Raises BadPacket."""
+    _, transfer_id, part, max_seqno, mask, received = _CONFIRM.unpack(data)
+    if part < 0 or max_seqno > MAX_ESI or not 0 <= received <= MAX_ESI:
+        raise BadPacket("RLDP confirmation out of range")
+    return Confirm(transfer_id, part, max_seqno, mask, received)
 
 
 def _parse_part(data: bytes) -> MessagePart:
@@ -128,7 +133,7 @@ class PartReceiver:
         """Take a symbol. True when enough came for a confirmation at once; otherwise it may wait a little."""
         if self.sink.put(seqno, symbol):
             self.decoder.settle()
-        return self.sink.unconfirmed >= CONFIRM_EVERY
+        return self.sink.due
 
 
 class PartSender:

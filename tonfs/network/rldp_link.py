@@ -198,10 +198,10 @@ class RldpLink:
             self._on_complete(message, now)
 
     def on_opened(self, opened: Opened, now: float) -> None:
-        """Symbols went straight into sinks of ours. Raises BadPacket when one of them turns out to be rubbish."""
+        """Symbols went straight into sinks of ours, or the peer confirmed ours. Raises BadPacket: rubbish."""
         self._heard = now
-        for confirm in opened.confirms:
-            self._send(confirm, now)
+        for ack in opened.acks:
+            self._on_confirm(rldp2.parse_confirm(ack), now)
         for sink in opened.touched:
             if sink.unconfirmed:
                 self._confirm_soon(sink, now)

@@ -57,7 +57,7 @@ def blob(symbols: int, seed: int = 1) -> bytes:
 def open_all(lane: Lane, data: bytes, step: int) -> list[Opened]:
     buffer, at, found = bytearray(data), 0, []
     while at < len(buffer):
-        opened = lane.open(buffer, at, len(buffer), step)
+        opened = lane.open(buffer, at, len(buffer), step, bytes(56))
         found.append(opened)
         at = opened.next if opened.kind is not Kind.STRAY else opened.next + step
     return found
@@ -88,7 +88,7 @@ def test_a_sealed_message_comes_out_whole(make_lane: Any, make_sink: Any, size: 
     message = random.Random(size).randbytes(size)
     sealed = one.seal_custom(message, bytes(14))
     assert wire.parse_contents(wire.unseal(KEY_B, sealed, 32)).messages == (wire.Custom(message),)
-    opened = two.open(bytearray(sealed), 0, len(sealed), len(sealed))
+    opened = two.open(bytearray(sealed), 0, len(sealed), len(sealed), bytes(14))
     assert (opened.kind, opened.data, opened.accepted) == (Kind.CUSTOM, message, 1)
 
 
@@ -110,8 +110,44 @@ def test_a_train_of_symbols_fills_a_watched_sink(make_lane: Any, make_sink: Any)
     assert (opened.kind, opened.done, opened.accepted, opened.touched) == (Kind.DONE, sink, 60, [sink])
     assert bytes(sink.whole(len(data))) == data
     assert (sink.received, sink.sources) == (60, 60)
-    confirms = [rldp2.parse(confirm) for confirm in opened.confirms]
-    assert confirms == [rldp2.Confirm(TRANSFER, 0, n, min(0xFFFFFFFF, (1 << n) - 1), n) for n in (24, 48)]
+    assert len(opened.sealed) == seam.CONFIRM_DATAGRAM
+    back = one.open(bytearray(opened.sealed), 0, len(opened.sealed), seam.CONFIRM_DATAGRAM, bytes(14))
+    assert back.kind is Kind.END
+    assert [rldp2.parse(ack) for ack in back.acks] == [rldp2.Confirm(TRANSFER, 0, 32, 0xFFFFFFFF, 32)]
+
+
+@every
+def test_of_several_confirmations_of_a_part_the_newest_is_kept(make_lane: Any, make_sink: Any) -> None:
+    one, two = lanes(make_lane)
+    transfers = (TRANSFER, b"\x08" * 32, TRANSFER)
+    confirms = [rldp2.pack_confirm(transfer, 0, 10 + n, 1, n) for n, transfer in enumerate(transfers)]
+    train = b"".join(one.seal_custom(confirm, bytes(14)) for confirm in confirms)
+    (opened,) = open_all(two, train, seam.CONFIRM_DATAGRAM)
+    assert (opened.kind, opened.accepted, opened.acks) == (Kind.END, 3, [confirms[2], confirms[1]])
+
+
+@every
+def test_lost_symbols_do_not_put_a_confirmation_off(make_lane: Any, make_sink: Any) -> None:
+    data = blob(100)
+    sink: Sink = make_sink(key_of(data), 100)
+    for esi in range(0, 32, 2):
+        sink.put(esi, bytes(768))
+    assert not sink.due
+    sink.put(31, bytes(768))
+    assert sink.due
+    sink.confirm()
+    assert not sink.due
+
+
+@every
+def test_without_noise_for_another_confirmation_the_train_pauses(make_lane: Any, make_sink: Any) -> None:
+    one, two = lanes(make_lane)
+    data = blob(70)
+    two.watch(make_sink(key_of(data), 70))
+    train = bytearray(one.seal_parts(head_of(data), data, 0, 0, 70, seam.noise(70)))
+    first = two.open(train, 0, len(train), 952, bytes(14))
+    assert (first.kind, first.next) == (Kind.PAUSE, 32 * 952)
+    assert two.open(train, first.next, len(train), 952, bytes(28)).kind is Kind.DONE
 
 
 @every
@@ -121,12 +157,12 @@ def test_an_unknown_part_stops_the_train_and_the_rest_goes_on_once_it_is_watched
     one, two = lanes(make_lane)
     data = blob(6)
     train = bytearray(one.seal_parts(head_of(data), data, 0, 0, 6, seam.noise(6)))
-    first = two.open(train, 0, len(train), 952)
+    first = two.open(train, 0, len(train), 952, bytes(14))
     assert (first.kind, first.next, len(first.data)) == (Kind.CUSTOM, 952, 840)
     sink: Sink = make_sink(key_of(data), 6)
     assert sink.put(0, first.data[72:]) == 0
     two.watch(sink)
-    second = two.open(train, first.next, len(train), 952)
+    second = two.open(train, first.next, len(train), 952, bytes(14))
     assert (second.kind, second.next, second.accepted) == (Kind.DONE, len(train), 5)
     assert bytes(sink.whole(len(data))) == data
 
@@ -187,7 +223,7 @@ def test_what_is_unusual_is_handed_up_and_what_is_broken_is_counted(make_lane: A
     message = wire.pack_message(wire.Custom(b"hello"))
     plain = wire.build_contents([message, message], seqno=1, confirm_seqno=0)
     unusual = ID_B + wire.seal(KEY_B, plain)
-    opened = two.open(bytearray(unusual), 0, len(unusual), len(unusual))
+    opened = two.open(bytearray(unusual), 0, len(unusual), len(unusual), bytes(14))
     assert (opened.kind, opened.data, opened.accepted) == (Kind.PLAIN, plain, 0)
     good = one.seal_custom(b"one", bytes(14))
     broken = good[:70] + bytes((good[70] ^ 1,)) + good[71:]
@@ -209,7 +245,7 @@ def test_dates_and_versions_beside_a_message_do_not_matter(make_lane: Any, make_
     ):
         plain = wire.build_contents([message], seqno=number + 1, confirm_seqno=0, **extra)  # type: ignore[arg-type]
         sealed = ID_B + wire.seal(KEY_B, plain)
-        opened = two.open(bytearray(sealed), 0, len(sealed), len(sealed))
+        opened = two.open(bytearray(sealed), 0, len(sealed), len(sealed), bytes(14))
         assert (opened.kind, opened.data) == (Kind.CUSTOM, b"x" * 300)
 
 
@@ -237,7 +273,7 @@ def state(opened: Opened, tags: dict[int, int]) -> tuple[Any, ...]:
     """An `Opened` with sinks by their number."""
     done = None if opened.done is None else tags[id(opened.done)]
     touched = [tags[id(sink)] for sink in opened.touched]
-    return (*opened[:6], done, touched, opened.confirms)
+    return (*opened[:6], done, touched, opened.sealed, opened.acks)
 
 
 PARTS = [blob(3, 1), blob(30, 2), blob(171, 3), b"x"]
@@ -258,6 +294,9 @@ def datagrams(draw: st.DrawFn) -> bytes:
             head[draw(st.integers(0, 63))] ^= draw(st.integers(1, 255))
         symbol = bytes((esi & 255,)) * draw(st.sampled_from([768, 768, 768, 764, 0]))
         custom = bytes(head) + esi.to_bytes(4, "little", signed=True) + tl.pack_bytes(symbol)
+    elif kind == 3:
+        custom = rldp2.pack_confirm(bytes((draw(st.integers(0, 2)),)) * 32, draw(st.integers(0, 1)), seqno & 255, 5, 7)
+        custom = custom[: draw(st.sampled_from([52, 52, 52, 51]))]
     else:
         custom = draw(st.binary(max_size=300))
     messages = [wire.pack_message(wire.Custom(custom))]
@@ -297,7 +336,7 @@ def test_both_open_any_datagrams_alike(stream: list[bytes], watched: int, step: 
     for train in [b"".join(stream)] if step else stream:
         buffer, at = bytearray(train), 0
         while at < len(buffer):
-            one, two = (lane.open(buffer, at, len(buffer), step or len(train)) for lane, _, _ in ends)
+            one, two = (lane.open(buffer, at, len(buffer), step or len(train), bytes(28)) for lane, _, _ in ends)
             assert state(one, ends[0][2]) == state(two, ends[1][2])
             for opened, (lane, _, _) in zip((one, two), ends, strict=True):
                 if opened.kind is Kind.DONE and opened.done is not None:

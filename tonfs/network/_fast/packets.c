@@ -16,7 +16,7 @@
 #endif
 
 enum { SYMBOL = 768, DATAGRAM = 952, PLAIN = 888, PART = 840, HEAD = 64, KEY = 60, MAX_DATAGRAM = 2048, NOISE = 14 };
-enum { MAX_ESI = 1 << 24, MAX_CUSTOM = 1024, SINKS = 256, CONFIRMS = 64 };
+enum { MAX_ESI = 1 << 24, MAX_CUSTOM = 1024, SINKS = 256, CONFIRMS = 64, CONFIRM = 52, CONFIRM_EVERY = 32 };
 
 /* kinds of tf_opened */
 enum { END = 0, STRAY = 1, PLAIN_UP = 2, CUSTOM_UP = 3, DONE = 4, PAUSE = 5 };
@@ -171,6 +171,7 @@ void tf_sink_confirm(tf_sink *sink, uint8_t *out)
     memcpy(out + 44, &sink->mask, 4);
     memcpy(out + 48, &sink->received, 4);
     sink->unconfirmed = 0;
+    sink->confirmed = sink->max_seqno;
 }
 
 int tf_watch(tf_lane *lane, tf_sink *sink)
@@ -367,11 +368,11 @@ static tf_sink *find_sink(tf_lane *lane, const uint8_t *key)
 }
 
 /* A symbol for a sink that is watched: 0 when it was taken, DONE when the sink needs attention, -1 for all else. */
-static int take_symbol(tf_lane *lane, const uint8_t *custom, int length, uint32_t confirm_every, tf_opened *result)
+static int take_symbol(tf_lane *lane, const uint8_t *custom, int length, const uint8_t *noise, tf_opened *result)
 {
+    tf_counts *counts = &result->counts;
     tf_sink *sink;
     uint32_t esi;
-    int status;
     if (length != PART || memcmp(custom, PART_ID, 4) != 0 || memcmp(custom + 68, SYMBOL_LENGTH, 4) != 0)
         return -1;
     esi = load32(custom + 64);
@@ -379,27 +380,45 @@ static int take_symbol(tf_lane *lane, const uint8_t *custom, int length, uint32_
         return -1;
     if (sink->stamp != lane->stamp) {
         sink->stamp = lane->stamp;
-        result->touched[result->touched_count++] = sink->tag;
+        result->touched[counts->touched++] = sink->tag;
     }
-    status = tf_sink_put(sink, esi, custom + 72);
-    if (status) {
+    if (tf_sink_put(sink, esi, custom + 72)) {
         result->done = sink->tag;
         return DONE;
     }
-    if (sink->unconfirmed >= confirm_every)
-        tf_sink_confirm(sink, result->confirms[result->confirm_count++]);
+    if (sink->unconfirmed >= CONFIRM_EVERY || sink->max_seqno - sink->confirmed >= CONFIRM_EVERY) {
+        uint8_t confirm[CONFIRM];
+        tf_sink_confirm(sink, confirm);
+        tf_seal_custom(lane, confirm, CONFIRM, noise + NOISE * counts->sealed, result->sealed[counts->sealed]);
+        counts->sealed++;
+    }
     return 0;
 }
 
-/* Open the datagrams of `step` bytes between `at` and `end` until one needs Python. */
-int tf_open(tf_lane *lane, const uint8_t *buffer, int32_t at, int32_t end, int32_t step, uint32_t confirm_every,
-            tf_opened *result)
+/* A confirmation by the peer: kept for Python, the newest of each part. 0 when it was one. */
+static int take_confirm(const uint8_t *custom, int length, tf_opened *result)
 {
-    result->kind = END;
-    result->start = result->length = result->accepted = result->bad = result->refused = 0;
+    tf_counts *counts = &result->counts;
+    int i;
+    if (length != CONFIRM || memcmp(custom, CONFIRM_ID, 4) != 0)
+        return -1;
+    for (i = 0; i < counts->acks; i++)
+        if (memcmp(result->acks[i], custom, 40) == 0)
+            break;
+    if (i == counts->acks)
+        counts->acks++;
+    memcpy(result->acks[i], custom, CONFIRM);
+    return 0;
+}
+
+/* Open the datagrams of `step` bytes between `at` and `end` until one needs Python. `noise` is for so many packets. */
+int tf_open(tf_lane *lane, const uint8_t *buffer, int32_t at, int32_t end, int32_t step, const uint8_t *noise,
+            int32_t noises, tf_opened *result)
+{
+    tf_counts *counts = &result->counts;
+    memset(counts, 0, sizeof *counts);
     result->done = 0;
-    result->touched_count = result->confirm_count = 0;
-    result->next = at;
+    counts->next = at;
     if (step < 1 || at < 0 || end < at || !ready())
         return 1;
     lane->stamp++;
@@ -409,35 +428,38 @@ int tf_open(tf_lane *lane, const uint8_t *buffer, int32_t at, int32_t end, int32
         uint8_t hash[32];
         int64_t seqno = 0, confirm = 0;
         if (size < 32 || memcmp(datagram, lane->in_id, 32) != 0) {
-            result->kind = STRAY;
+            counts->kind = STRAY;
             break;
         }
-        if (result->confirm_count >= CONFIRMS) {
-            result->kind = PAUSE;
+        if (counts->sealed >= noises || counts->sealed >= CONFIRMS || counts->acks >= CONFIRMS) {
+            counts->kind = PAUSE;
             break;
         }
         at += size;
-        result->next = at;
-        if (size < 64 || size > MAX_DATAGRAM || !ctr(lane->in_key, datagram + 32, datagram + 64, result->plain, size - 64) ||
+        counts->next = at;
+        if (size < 64 || size > MAX_DATAGRAM ||
+            !ctr(lane->in_key, datagram + 32, datagram + 64, result->plain, size - 64) ||
             !digest(result->plain, size - 64, hash) || memcmp(hash, datagram + 32, 32) != 0) {
-            result->bad++;
+            counts->bad++;
             continue;
         }
         if (!find_custom(result->plain, size - 64, &start, &length, &seqno, &confirm)) {
-            result->kind = PLAIN_UP;
-            result->length = size - 64;
+            counts->kind = PLAIN_UP;
+            counts->length = size - 64;
             break;
         }
         if (!tf_accept(lane, seqno, confirm)) {
-            result->refused++;
+            counts->refused++;
             continue;
         }
-        result->accepted++;
-        kind = take_symbol(lane, result->plain + start, length, confirm_every, result);
+        counts->accepted++;
+        if (take_confirm(result->plain + start, length, result) == 0)
+            continue;
+        kind = take_symbol(lane, result->plain + start, length, noise, result);
         if (kind) {
-            result->kind = kind == DONE ? DONE : CUSTOM_UP;
-            result->start = start;
-            result->length = kind == DONE ? 0 : length;
+            counts->kind = kind == DONE ? DONE : CUSTOM_UP;
+            counts->start = start;
+            counts->length = kind == DONE ? 0 : length;
             break;
         }
     }

@@ -11,6 +11,7 @@ typedef struct {
     uint32_t max_seqno;   /* highest symbol number plus one */
     uint32_t mask;        /* bit i: symbol max_seqno - 1 - i came */
     uint32_t unconfirmed; /* symbols since the last confirmation */
+    uint32_t confirmed;   /* max_seqno at the last confirmation */
     uint32_t stop_at;     /* number of distinct symbols that makes the reader stop for a solution */
     uint32_t stamp;
     uint32_t *esi;        /* room numbers: which extra symbols came */
@@ -39,11 +40,17 @@ typedef struct {
     int32_t accepted;     /* datagrams that were good and new */
     int32_t bad;          /* wrong checksum or size */
     int32_t refused;      /* seen before, or a confirmation of what was never sent */
+    int32_t touched;      /* how many of the arrays below are in use */
+    int32_t sealed;
+    int32_t acks;
+} tf_counts;
+
+typedef struct {
+    tf_counts counts;
     uint32_t done;        /* tag of the sink that needs attention */
-    int32_t touched_count;
-    int32_t confirm_count;
     uint32_t touched[256];
-    uint8_t confirms[64][52];
+    uint8_t sealed[64][164];
+    uint8_t acks[64][52];
     uint8_t plain[2048];
 } tf_opened;
 
@@ -56,5 +63,5 @@ int tf_accept(tf_lane *lane, int64_t seqno, int64_t confirm);
 int tf_seal_parts(tf_lane *lane, const uint8_t *head, const uint8_t *source, uint64_t length, uint64_t offset,
                   uint32_t first, uint32_t count, const uint8_t *noise, uint8_t *out);
 int tf_seal_custom(tf_lane *lane, const uint8_t *data, uint32_t length, const uint8_t *noise, uint8_t *out);
-int tf_open(tf_lane *lane, const uint8_t *buffer, int32_t at, int32_t end, int32_t step, uint32_t confirm_every,
-            tf_opened *result);
+int tf_open(tf_lane *lane, const uint8_t *buffer, int32_t at, int32_t end, int32_t step, const uint8_t *noise,
+            int32_t noises, tf_opened *result);
