@@ -46,39 +46,44 @@ class _Context(threading.local):
     """One EVP context a thread, re-keyed for each packet. Lives as long as its thread; threads here are few."""
 
     def __init__(self, lib: Any) -> None:
-        self.handle = lib.EVP_CIPHER_CTX_new()
-        ok = self.handle and lib.EVP_EncryptInit_ex(self.handle, lib.EVP_aes_256_ctr(), None, bytes(32), bytes(16))
-        if not ok:
+        handle = lib.EVP_CIPHER_CTX_new()
+        if not (handle and lib.EVP_EncryptInit_ex(handle, lib.EVP_aes_256_ctr(), None, bytes(32), bytes(16))):
             raise MemoryError("EVP_CIPHER_CTX")
-        self.out = ctypes.create_string_buffer(MAX_DATA)
-        self.out_address = ctypes.addressof(self.out)
-        self.length = ctypes.c_int()
-        self.length_address = ctypes.addressof(self.length)
+        self._out = ctypes.create_string_buffer(MAX_DATA)
+        self._length = ctypes.c_int()
+        init, update, string_at = lib.EVP_EncryptInit_ex, lib.EVP_EncryptUpdate, ctypes.string_at
+        out, length = ctypes.addressof(self._out), ctypes.addressof(self._length)
+
+        def crypt(key: bytes, iv: bytes, data: bytes) -> bytes:
+            size = len(data)
+            if init(handle, None, None, key, iv) != 1 or update(handle, out, length, data, size) != 1:
+                raise RuntimeError("libcrypto refused to encrypt")
+            return string_at(out, size)
+
+        self.crypt: Crypt = crypt
 
 
-def _make_libcrypto() -> Crypt | None:
+def _make_libcrypto() -> tuple[Crypt, Callable[[], Crypt]] | None:
     lib = _load_libcrypto()
     if lib is None:
         return None
     context = _Context(lib)
-    init, update, string_at = lib.EVP_EncryptInit_ex, lib.EVP_EncryptUpdate, ctypes.string_at
 
     def crypt(key: bytes, iv: bytes, data: bytes) -> bytes:
-        size = len(data)
-        if len(key) != 32 or len(iv) != 16 or size > MAX_DATA:  # C reads and writes exactly these lengths
+        if len(key) != 32 or len(iv) != 16 or len(data) > MAX_DATA:  # C reads and writes exactly these lengths
             raise ValueError("AES-256-CTR: wrong length of key, counter block or data")
-        handle = context.handle
-        if (
-            init(handle, None, None, key, iv) != 1
-            or update(handle, context.out_address, context.length_address, data, size) != 1
-        ):
-            raise RuntimeError("libcrypto refused to encrypt")
-        return string_at(context.out_address, size)
+        return context.crypt(key, iv, data)
 
     if crypt(bytes(32), bytes(16), bytes(40)) != crypt_portable(bytes(32), bytes(16), bytes(40)):
         return None
-    return crypt
+    return crypt, lambda: context.crypt
 
 
-crypt_libcrypto: Final[Crypt | None] = _make_libcrypto()
+_found: Final = _make_libcrypto()
+crypt_libcrypto: Final[Crypt | None] = _found and _found[0]
 crypt: Final[Crypt] = crypt_libcrypto or crypt_portable
+
+
+def unchecked() -> Crypt:
+    """`crypt` for this thread and a loop over packets: the caller answers for the lengths of key, block and data."""
+    return _found[1]() if _found else crypt_portable

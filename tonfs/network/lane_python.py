@@ -10,7 +10,7 @@ from hashlib import sha256
 from typing import Final
 
 from . import tl
-from .aes_ctr import crypt
+from .aes_ctr import unchecked
 from .lane import (
     CONFIRM_EVERY,
     HEAD_SIZE,
@@ -18,6 +18,7 @@ from .lane import (
     MAX_CUSTOM,
     MAX_SINKS,
     NOISE_SIZE,
+    PART_DATAGRAM,
     SPARE,
     SYMBOL,
     Kind,
@@ -35,6 +36,8 @@ _PART: Final = 840
 _SEQNOS = struct.Struct("<qq")
 _U32 = struct.Struct("<I")
 _CONFIRM = struct.Struct("<I32s4sIII")
+_NUMBERS = struct.Struct("<88xI772xqqB7x").unpack
+"""Of a usual symbol's packet: symbol number, seqno, confirm_seqno, length of rand2."""
 _NEEDED: Final = 0x4 | 0x40 | 0x80
 """packetContents flags: one message, seqno, confirm_seqno. Two versions and two dates may be there besides."""
 _VERSION, _PRIORITY, _REINIT = 0x100, 0x200, 0x400
@@ -103,6 +106,17 @@ class PythonSink:
             if len(self._extra) >= self.k + SPARE:
                 return 2
             self._extra[esi] = symbol
+        self.received += 1
+        return 1 if self.sources == self.k or self.received >= self.stop_at else 0
+
+    def put_next(self, esi: int, symbol: bytes) -> int:
+        """`put` for the source symbol that follows the highest one so far."""
+        self.max_seqno = esi + 1
+        self.mask = (self.mask << 1 | 1) & 0xFFFFFFFF
+        self.unconfirmed += 1
+        self._seen[esi] = 1
+        self._data[768 * esi : 768 * esi + 768] = symbol
+        self.sources += 1
         self.received += 1
         return 1 if self.sources == self.k or self.received >= self.stop_at else 0
 
@@ -207,7 +221,7 @@ class PythonLane:
         if len(head) != HEAD_SIZE or len(noise) != NOISE_SIZE * count or offset < 0:
             raise ValueError("head or noise of a wrong size")
         out: list[bytes] = []
-        add, join, sha, code, seqnos, number_of = out.append, b"".join, sha256, crypt, _SEQNOS.pack, _U32.pack
+        add, join, sha, code, seqnos, number_of = out.append, b"".join, sha256, unchecked(), _SEQNOS.pack, _U32.pack
         out_id, key1, key2, start, head = (
             self._out_id,
             self._out_key[:16],
@@ -243,79 +257,165 @@ class PythonLane:
         plain = b"".join((_START, noise[:7], _CUSTOM_HEAD, prefix, data, padding, numbers, b"\x07", noise[7:]))
         digest = sha256(plain).digest()
         key = self._out_key
-        return self._out_id + digest + crypt(key[:16] + digest[16:], digest[:4] + key[20:], plain)
+        return self._out_id + digest + unchecked()(key[:16] + digest[16:], digest[:4] + key[20:], plain)
 
     def open(self, buffer: bytearray, at: int, end: int, step: int, noise: bytes) -> Opened:
-        noises = len(noise) // NOISE_SIZE
-        if not 0 <= at <= end <= len(buffer) or step < 1 or noises < 1:
+        if not 0 <= at <= end <= len(buffer) or step < 1 or len(noise) < NOISE_SIZE:
             raise ValueError("datagrams outside the buffer, or no noise")
-        limit = min(noises, _MAX_CONFIRMS)
-        base = at
-        batch = bytes(memoryview(buffer)[at:end])
-        here, stop = 0, end - at
-        sinks, in_id, key1, key2 = self._sinks, self._in_id, self._in_key[:16], self._in_key[20:]
-        sha, code, seqnos, usual, symbol_length = sha256, crypt, _SEQNOS.unpack_from, _USUAL_HEAD, _SYMBOL_LENGTH
-        accepted = bad = refused = 0
-        kind, data, done = Kind.END, b"", None
-        touched: dict[bytes, Sink] = {}
-        sealed: list[bytes] = []
-        acks: dict[bytes, bytes] = {}
-        while here < stop:
-            head = batch[here : here + 64]
-            size = min(step, stop - here)
-            if size < 32 or head[:32] != in_id:
-                kind = Kind.STRAY
-                break
-            if len(sealed) >= limit or len(acks) >= _MAX_CONFIRMS:
-                kind = Kind.PAUSE
-                break
-            digest = head[32:] if size >= 64 else b""
-            here += size
-            if len(digest) != 32 or size > _MAX_DATAGRAM:
-                bad += 1
-                continue
-            plain = code(key1 + digest[16:], digest[:4] + key2, batch[here - size + 64 : here])
+        run = _Run(bytes(memoryview(buffer)[at:end]), step, noise)
+        while run.kind is None:
+            plain = self._open_symbols(run) if step == PART_DATAGRAM else self._open_one(run)
+            if plain is not None:
+                self._take(run, plain)
+        return run.result(at)
+
+    def _open_one(self, run: _Run) -> bytes | None:
+        """The next datagram, decrypted and checked; None with `run.kind` set, or when it was bad."""
+        here = run.here
+        if run.stopped(self._in_id):
+            return None
+        size = min(run.step, run.stop - here)
+        run.here = here + size
+        digest = run.batch[here + 32 : here + 64]
+        if 64 <= size <= _MAX_DATAGRAM:
+            key = self._in_key
+            plain = unchecked()(key[:16] + digest[16:], digest[:4] + key[20:], run.batch[here + 64 : here + size])
+            if sha256(plain).digest() == digest:
+                return plain
+        run.bad += 1
+        return None
+
+    def _open_symbols(self, run: _Run) -> bytes | None:
+        """Datagrams of usual symbols that come in order, put into their sinks; then as `_open_one` for the next."""
+        batch, here, last = run.batch, run.here, run.stop - PART_DATAGRAM
+        key1, key2, sha, code = self._in_key[:16], self._in_key[20:], sha256, unchecked()
+        usual, symbol_length, start = _USUAL_HEAD, _SYMBOL_LENGTH, _START
+        numbers, in_id, sinks, out_seqno = _NUMBERS, self._in_id, self._sinks, self.out_seqno
+        while here <= last and batch.startswith(in_id, here) and not run.full:
+            digest = batch[here + 32 : here + 64]
+            plain = code(key1 + digest[16:], digest[:4] + key2, batch[here + 64 : here + 952])
+            here += 952
             if sha(plain).digest() != digest:
-                bad += 1
+                run.bad += 1
                 continue
-            # The usual symbol first: one comparison for all that is constant, one look-up for all that names its part.
-            if size == 952 and plain[12:28] == usual and plain[4] == 7 and plain[880] == 7 and plain[:4] == _PACKET_ID:
-                start, length = 24, _PART
-                seqno, confirm = seqnos(plain, 864)
-            else:
-                found = find_custom(plain)
-                if found is None:
-                    kind, data = Kind.PLAIN, plain
-                    break
-                start, after, seqno, confirm = found
-                length = after - start
-            if seqno == self.in_seqno + 1 and 0 <= confirm <= self.out_seqno:
-                self.in_seqno = seqno
-                self._in_mask = (self._in_mask << 1 | 1) & _WINDOW
-            elif not self.accept(seqno, confirm):
-                refused += 1
-                continue
-            accepted += 1
-            if length == 52 and plain[start : start + 4] == _CONFIRM_ID:
-                acks[plain[start : start + 40]] = plain[start : start + 52]
-                continue
-            sink = None
+            # One comparison for all that is constant, one look-up for all that names the part.
+            sink = sinks.get(plain[28:88]) if plain[12:28] == usual and plain.startswith(start) else None
+            esi, seqno, confirm, tail = numbers(plain)
             if (
-                length == 840
-                and plain[start : start + 4] == _PART_ID
-                and plain[start + 68 : start + 72] == symbol_length
+                sink is None
+                or not esi == sink.max_seqno < sink.k
+                or seqno != self.in_seqno + 1
+                or not 0 <= confirm <= out_seqno
+                or tail != 7
+                or plain[92:96] != symbol_length
             ):
-                sink = sinks.get(plain[start + 4 : start + 64])
-            esi = int.from_bytes(plain[start + 64 : start + 68], "little") if sink is not None else 0
-            if sink is None or esi >= MAX_ESI:
-                kind, data = Kind.CUSTOM, plain[start : start + length]
-                break
-            touched[sink.key] = sink
-            if sink.put(esi, plain[start + 72 : start + 840]):
-                kind, done = Kind.DONE, sink
-                break
-            if sink.unconfirmed >= CONFIRM_EVERY or sink.max_seqno - sink._confirmed >= CONFIRM_EVERY:
-                used = NOISE_SIZE * len(sealed)
-                sealed.append(self.seal_custom(sink.confirm(), noise[used : used + NOISE_SIZE]))
-        sinks_touched, sealing, newest = list(touched.values()), b"".join(sealed), list(acks.values())
-        return Opened(base + here, kind, data, accepted, bad, refused, done, sinks_touched, sealing, newest)
+                run.here = here
+                return plain
+            self.in_seqno = seqno
+            self._in_mask = (self._in_mask << 1 | 1) & _WINDOW
+            run.accepted += 1
+            run.touched[sink.key] = sink
+            if sink.put_next(esi, plain[96:864]):
+                run.kind, run.done = Kind.DONE, sink
+                run.here = here
+                return None
+            if sink.due:
+                run.sealed.append(self.seal_custom(sink.confirm(), run.take_noise()))
+        run.here = here
+        return self._open_one(run)
+
+    def _take(self, run: _Run, plain: bytes) -> None:
+        """A packet that may hold anything."""
+        found = find_custom(plain)
+        if found is None:
+            run.kind, run.data = Kind.PLAIN, plain
+            return
+        start, end, seqno, confirm = found
+        if not self.accept(seqno, confirm):
+            run.refused += 1
+            return
+        run.accepted += 1
+        custom = plain[start:end]
+        tag = custom[:4]
+        if tag == _CONFIRM_ID and len(custom) == 52:
+            run.acks[custom[:40]] = custom
+            return
+        sink = None
+        if tag == _PART_ID and len(custom) == _PART and custom[68:72] == _SYMBOL_LENGTH:
+            sink = self._sinks.get(custom[4:64])
+        esi = int.from_bytes(custom[64:68], "little")
+        if sink is None or esi >= MAX_ESI:
+            run.kind, run.data = Kind.CUSTOM, custom
+            return
+        run.touched[sink.key] = sink
+        if sink.put(esi, custom[72:]):
+            run.kind, run.done = Kind.DONE, sink
+        elif sink.due:
+            run.sealed.append(self.seal_custom(sink.confirm(), run.take_noise()))
+
+
+class _Run:
+    """One call of `open`: where it is, and what it found so far."""
+
+    __slots__ = (
+        "_noise",
+        "accepted",
+        "acks",
+        "bad",
+        "batch",
+        "data",
+        "done",
+        "here",
+        "kind",
+        "refused",
+        "sealed",
+        "step",
+        "stop",
+        "touched",
+    )
+
+    def __init__(self, batch: bytes, step: int, noise: bytes) -> None:
+        self.batch, self.step, self._noise = batch, step, noise
+        self.here, self.stop = 0, len(batch)
+        self.accepted = self.bad = self.refused = 0
+        self.kind: Kind | None = None
+        self.data = b""
+        self.done: Sink | None = None
+        self.touched: dict[bytes, Sink] = {}
+        self.sealed: list[bytes] = []
+        self.acks: dict[bytes, bytes] = {}
+
+    @property
+    def full(self) -> bool:
+        """No room for what the next datagram may bring."""
+        used = len(self.sealed)
+        return used >= _MAX_CONFIRMS or NOISE_SIZE * (used + 1) > len(self._noise) or len(self.acks) >= _MAX_CONFIRMS
+
+    def stopped(self, in_id: bytes) -> bool:
+        """Whether there is nothing to open here; sets `kind` then."""
+        if self.here >= self.stop:
+            self.kind = Kind.END
+        elif self.stop - self.here < 32 or self.step < 32 or not self.batch.startswith(in_id, self.here):
+            self.kind = Kind.STRAY
+        elif self.full:
+            self.kind = Kind.PAUSE
+        return self.kind is not None
+
+    def take_noise(self) -> bytes:
+        used = NOISE_SIZE * len(self.sealed)
+        return self._noise[used : used + NOISE_SIZE]
+
+    def result(self, base: int) -> Opened:
+        assert self.kind is not None
+        return Opened(
+            base + self.here,
+            self.kind,
+            self.data,
+            self.accepted,
+            self.bad,
+            self.refused,
+            self.done,
+            list(self.touched.values()),
+            b"".join(self.sealed),
+            list(self.acks.values()),
+        )
