@@ -16,7 +16,7 @@ CEILING: Final = 4096.0
 TOO_MUCH: Final = 0.25
 JUDGED: Final = 64
 """Symbols whose fate is known before their loss is judged."""
-LUMP: Final = 0.005
+LUMP: Final = 0.02
 """Seconds of delivery that the window holds beyond the path's own needs."""
 RTT_LIFE: Final = 10.0
 """Seconds after which the lowest round-trip time must be measured anew, with a small window."""

@@ -207,8 +207,8 @@ class Reader:
             raise BadPacket(f"{self.remaining} bytes after the end of a TL object")
 
 
-def pack_bytes(data: bytes | memoryview) -> bytes:
-    """`bytes` with prefix and padding."""
+def _bytes_parts(data: bytes | memoryview) -> tuple[bytes, bytes | memoryview, bytes]:
+    """Prefix, data and padding of `bytes`."""
     size = len(data)
     if size < 254:
         head = bytes((size,))
@@ -216,7 +216,12 @@ def pack_bytes(data: bytes | memoryview) -> bytes:
         head = b"\xfe" + size.to_bytes(3, "little")
     else:
         head = b"\xff" + size.to_bytes(7, "little")
-    return b"".join((head, data, bytes(-(len(head) + size) % 4)))
+    return head, data, bytes(-(len(head) + size) % 4)
+
+
+def pack_bytes(data: bytes | memoryview) -> bytes:
+    """`bytes` with prefix and padding."""
+    return b"".join(_bytes_parts(data))
 
 
 class Writer:
@@ -225,7 +230,7 @@ class Writer:
     __slots__ = ("_parts",)
 
     def __init__(self, constructor: int | None = None) -> None:
-        self._parts: list[bytes] = []
+        self._parts: list[bytes | memoryview] = []
         if constructor is not None:
             self.u32(constructor)
 
@@ -255,7 +260,7 @@ class Writer:
         return self
 
     def bytes_(self, data: bytes | memoryview) -> Writer:
-        self._parts.append(pack_bytes(data))
+        self._parts.extend(_bytes_parts(data))  # joined once, in `done`: a piece is long
         return self
 
     def bool_(self, value: bool) -> Writer:
