@@ -11,7 +11,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from . import bags, files, network, s3, s3_tests, suites
+from . import bags, files, market, network, s3, s3_tests, suites
 from .kit import Judge, Missing
 
 GROUPS: dict[str, tuple[Judge, ...]] = {
@@ -20,6 +20,7 @@ GROUPS: dict[str, tuple[Judge, ...]] = {
     "s3": (*s3.JUDGES, *s3_tests.JUDGES),
     "network": network.JUDGES,
     "bags": bags.JUDGES,
+    "market": market.JUDGES,
 }
 
 
