@@ -10,10 +10,12 @@ import random
 import signal
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from .go_daemon import RELAYED, Daemon, Ours, Relay, devnet, need_go, until
+from .go_daemon import RELAYED, Daemon, Ours, Relay, devnet, free_udp_port, need_go, until
 from .kit import ROOT, Judge, digest
 
 VECTORS = ROOT.parent / "shared" / "vectors" / "bags" / "vectors.json"
@@ -76,104 +78,125 @@ def exchange(base: Path) -> str:
     return "a folder both ways and a single file, BagIDs found in the DHT, one file on demand by its pieces alone"
 
 
+def at_once(*calls: Callable[[], str]) -> list[str]:
+    """These wait more than they work, so they run together. Raises what the first of them raised."""
+    with ThreadPoolExecutor(len(calls)) as pool:
+        return [future.result() for future in [pool.submit(call) for call in calls]]
+
+
 def pieces(base: Path) -> str:
     """The daemon's own piece size is forced, so each size has a daemon that makes a bag and fetches one of ours."""
     need_go()
-    done = []
     with devnet(base) as net:
-        config = net["global_config"]
-        for size in (256 * KIB, 512 * KIB, 1024 * KIB):
-            name = f"{size // KIB}k"
-            ours = Ours(base, f"ours-{name}", config)
-            with Daemon(base, f"daemon-{name}", config, piece_size=size).running() as daemon:
-                source = tree(base / name / "theirs", size, 5 * size + 12_345)
-                bag = daemon.create(source)
-                hold(ours.create(source, "--piece-size", str(size)) == bag, f"other BagID with pieces of {size}")
-                ours.bag("remove", bag)
-                same(ours.get(bag), source)
-                mine = tree(base / name / "ours", size + 1, 5 * size + 23_456)
-                bag = ours.create(mine, "--piece-size", str(size))
-                with ours.seeding():
-                    place = daemon.add(bag)
-                    daemon.wait_for(bag, 90)
-                same(place / "ours", mine)
-            done.append(name)
+        sizes = (256 * KIB, 512 * KIB, 1024 * KIB)
+        done = at_once(*(partial(_pieces_of, base, net["global_config"], size) for size in sizes))
     return f"made and fetched by both with pieces of {', '.join(done)}"
+
+
+def _pieces_of(base: Path, config: str, size: int) -> str:
+    name = f"{size // KIB}k"
+    ours = Ours(base, f"ours-{name}", config)
+    with Daemon(base, f"daemon-{name}", config, piece_size=size).running() as daemon:
+        source = tree(base / name / "theirs", size, 5 * size + 12_345)
+        bag = daemon.create(source)
+        hold(ours.create(source, "--piece-size", str(size)) == bag, f"other BagID with pieces of {size}")
+        ours.bag("remove", bag)
+        same(ours.get(bag), source)
+        mine = tree(base / name / "ours", size + 1, 5 * size + 23_456)
+        bag = ours.create(mine, "--piece-size", str(size))
+        with ours.seeding():
+            place = daemon.add(bag)
+            daemon.wait_for(bag)
+        same(place / "ours", mine)
+    return name
 
 
 def restarts(base: Path) -> str:
     need_go()
     with devnet(base) as net:
         config = net["global_config"]
-        ours = Ours(base, "ours", config)
-        slow = Daemon(base, "slow", config)
-        slow.argv += ["-limit-upload", str(1_500_000)]
-        with slow.running() as daemon:
-            source = tree(base / "a" / "theirs", 1, 9_000_000)
-            bag = daemon.create(source)
-            getting = ours.begin("get", bag, "--to", str(ours.folder / "got"))
-            until("some pieces are here", lambda: _have(ours, bag) > 5, 60)
-            getting.send_signal(signal.SIGKILL)
-            getting.communicate(timeout=30)
-            before = _have(ours, bag)
-            getting = ours.begin("get", bag, "--to", str(ours.folder / "got"), "--timeout", "150s")
-            until("it goes on", lambda: _have(ours, bag) > before + 5, 60)
+        lines = at_once(partial(_getter_restarts, base, config), partial(_seeder_restarts, base, config))
+    return f"killed in the middle and gone on with: {', '.join(lines)}"
+
+
+def _getter_restarts(base: Path, config: str) -> str:
+    ours = Ours(base, "getter", config)
+    slow = Daemon(base, "slow", config)
+    slow.argv += ["-limit-upload", str(1_500_000)]
+    with slow.running() as daemon:
+        source = tree(base / "a" / "theirs", 1, 9_000_000)
+        bag = daemon.create(source)
+        getting = ours.begin("get", bag, "--to", str(ours.folder / "got"))
+        until("some pieces are here", lambda: _have(ours, bag) > 5, 60)
+        getting.send_signal(signal.SIGKILL)
+        getting.communicate(timeout=30)
+        before = _have(ours, bag)
+        getting = ours.begin("get", bag, "--to", str(ours.folder / "got"), "--timeout", "150s")
+        until("it goes on", lambda: _have(ours, bag) > before + 5, 60)
+        daemon.end(hard=True)
+        daemon.start()
+        _, said = getting.communicate(timeout=170)
+        hold(getting.returncode == 0, f"'bag get' ended with {getting.returncode}: {said[-300:]}")
+        same(ours.folder / "got" / "theirs", source)
+    return "our getter, the daemon that seeds"
+
+
+def _seeder_restarts(base: Path, config: str) -> str:
+    ours = Ours(base, "seeder", config)
+    fast = Daemon(base, "fast", config)
+    fast.argv += ["-limit-download", str(1_500_000)]
+    mine = tree(base / "b" / "ours", 2, 9_000_000)
+    bag = ours.create(mine)
+    with fast.running() as daemon:
+        with ours.seeding(hard=True):
+            place = daemon.add(bag)
+            until("the daemon has a part", lambda: daemon.details(bag)["downloaded"] > 1_000_000, 60)
+        with ours.seeding():
+            at = time.monotonic()
+            before = daemon.details(bag)["downloaded"]
+            until("it goes on", lambda: daemon.details(bag)["downloaded"] > before + 500_000, 120)
+            seconds = time.monotonic() - at
             daemon.end(hard=True)
             daemon.start()
-            _, said = getting.communicate(timeout=170)
-            hold(getting.returncode == 0, f"'bag get' ended with {getting.returncode}: {said[-300:]}")
-            same(ours.folder / "got" / "theirs", source)
-        fast = Daemon(base, "fast", config)
-        fast.argv += ["-limit-download", str(1_500_000)]
-        mine = tree(base / "b" / "ours", 2, 9_000_000)
-        bag = ours.create(mine)
-        with fast.running() as daemon:
-            with ours.seeding(hard=True):
-                place = daemon.add(bag)
-                until("the daemon has a part", lambda: daemon.details(bag)["downloaded"] > 1_000_000, 60)
-            with ours.seeding():
-                at = time.monotonic()
-                before_seeder = daemon.details(bag)["downloaded"]
-                until("it goes on", lambda: daemon.details(bag)["downloaded"] > before_seeder + 500_000, 120)
-                seconds = time.monotonic() - at
-                daemon.end(hard=True)
-                daemon.start()
-                daemon.wait_for(bag, 120)
-            same(place / "ours", mine)
-    return f"getter and seeder of ours and both daemons killed in the middle; ours back in touch after {seconds:.0f} s"
+            daemon.wait_for(bag, 120)
+        same(place / "ours", mine)
+    return f"our seeder (in touch again after {seconds:.0f} s), the daemon that downloads"
 
 
 def _have(ours: Ours, bag: str) -> int:
-    return next(int(one["have"]) for one in ours.bag("list")["bags"] if one["bag_id"] == bag)
+    return next((int(one["have"]) for one in ours.bag("list")["bags"] if one["bag_id"] == bag), 0)
 
 
 def loss(base: Path) -> str:
     need_go()
-    lines = []
     with devnet(base) as net:
         config = net["global_config"]
-        for share in (LOSS, 2 * LOSS):
-            name = f"{share:.0%}".rstrip("%")
-            daemon = Daemon(base, f"daemon{name}", config, announce=RELAYED)
-            ours = Ours(base, f"ours{name}", config)
-            with Relay(daemon.udp, share) as relay, daemon.running():
-                source = tree(base / name / "theirs", 1, 4_000_000)
-                same(ours.get(daemon.create(source)), source)
-                hold(relay.dropped > relay.passed * share / 2, "the relay dropped too little")
-                lines.append(f"{relay.dropped} of {relay.passed + relay.dropped}")
-            daemon = Daemon(base, f"getter{name}", config)
-            port = daemon.udp  # free on both addresses; the daemon gets another one
-            daemon = Daemon(base, f"getter{name}", config)
-            mine = tree(base / name / "ours", 2, 4_000_000)
-            bag = ours.create(mine)
-            words = ("--listen", f"127.0.0.1:{port}", "--external-ip", RELAYED)
-            with Relay(port, share, 2) as relay, daemon.running(), ours.seeding(*words):
-                place = daemon.add(bag)
-                daemon.wait_for(bag, 120)
-                same(place / "ours", mine)
-                hold(relay.dropped > relay.passed * share / 2, "the relay dropped too little")
-                lines.append(f"{relay.dropped} of {relay.passed + relay.dropped}")
+        calls = [partial(call, base, config, share) for share in (LOSS, 2 * LOSS) for call in (_lossy_get, _lossy_seed)]
+        lines = at_once(*calls)
     return f"both ways at 5 % and 10 % loss; datagrams dropped: {', '.join(lines)}"
+
+
+def _lossy_get(base: Path, config: str, share: float) -> str:
+    name = f"get-{share:g}"
+    daemon = Daemon(base, f"daemon-{name}", config, announce=RELAYED)
+    with Relay(daemon.udp, share) as relay, daemon.running():
+        source = tree(base / name / "theirs", 1, 4_000_000)
+        same(Ours(base, f"ours-{name}", config).get(daemon.create(source)), source)
+        return relay.lost(share)
+
+
+def _lossy_seed(base: Path, config: str, share: float) -> str:
+    name = f"seed-{share:g}"
+    ours = Ours(base, f"ours-{name}", config)
+    mine = tree(base / name / "ours", 2, 4_000_000)
+    bag, port = ours.create(mine), free_udp_port()
+    daemon = Daemon(base, f"daemon-{name}", config)
+    words = ("--listen", f"127.0.0.1:{port}", "--external-ip", RELAYED)
+    with Relay(port, share, 2) as relay, daemon.running(), ours.seeding(*words):
+        place = daemon.add(bag)
+        daemon.wait_for(bag, 120)
+        same(place / "ours", mine)
+        return relay.lost(share)
 
 
 def nat(base: Path) -> str:
@@ -181,22 +204,30 @@ def nat(base: Path) -> str:
     need_go()
     with devnet(base) as net:
         config = net["global_config"]
-        hidden = Ours(base, "hidden", config)
-        with Daemon(base, "daemon", config).running() as daemon:
-            source = tree(base / "a" / "theirs", 1, 2_000_000)
-            same(hidden.get(daemon.create(source), "--listen", "0.0.0.0:0"), source)
-            mine = tree(base / "b" / "ours", 2, 2_000_000)
-            bag = hidden.create(mine)
-            with hidden.seeding("--listen", "0.0.0.0:0"):
-                place = daemon.add(bag)
-                daemon.wait_for(bag, 120)
-                same(place / "ours", mine)
-        with Daemon(base, "client", config, announce="").running() as daemon:
-            source = tree(base / "c" / "theirs", 3, 2_000_000)
-            bag = daemon.create(source)
-            ours = Ours(base, "ours", config)
-            same(ours.get(bag, timeout="115s"), source)
-    return "our node without an address downloads and seeds; a daemon without an address seeds to us"
+        lines = at_once(partial(_we_hide, base, config), partial(_daemon_hides, base, config))
+    return "; ".join(lines)
+
+
+def _we_hide(base: Path, config: str) -> str:
+    hidden = Ours(base, "hidden", config)
+    with Daemon(base, "daemon", config).running() as daemon:
+        source = tree(base / "a" / "theirs", 1, 2_000_000)
+        same(hidden.get(daemon.create(source), "--listen", "0.0.0.0:0"), source)
+        mine = tree(base / "b" / "ours", 2, 2_000_000)
+        bag = hidden.create(mine)
+        with hidden.seeding("--listen", "0.0.0.0:0"):
+            place = daemon.add(bag)
+            daemon.wait_for(bag, 120)
+            same(place / "ours", mine)
+    return "our node without an address downloads and seeds"
+
+
+def _daemon_hides(base: Path, config: str) -> str:
+    with Daemon(base, "client", config, announce="").running() as daemon:
+        source = tree(base / "c" / "theirs", 3, 2_000_000)
+        bag = daemon.create(source)
+        same(Ours(base, "open", config).get(bag, timeout="115s"), source)
+    return "a daemon without an address seeds to us"
 
 
 # Many trees.

@@ -225,6 +225,12 @@ class Relay:
         for one in (self._front, *self._backs.values()):
             one.close()
 
+    def lost(self, share: float) -> str:
+        """How many were dropped, for the report. Raises RuntimeError when too few were."""
+        if self.dropped < (self.passed + self.dropped) * share / 2:
+            raise RuntimeError(f"the relay dropped only {self.dropped} of {self.passed} datagrams")
+        return f"{self.dropped} of {self.passed + self.dropped}"
+
     def _run(self) -> None:
         while not self._ending:
             for key, _ in self._selector.select(0.2):
