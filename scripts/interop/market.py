@@ -180,7 +180,7 @@ def _life(volume: Volume, provider: GoProvider) -> str:
         until("the contract lets it go", lambda: _let_go(volume, contract, provider), 120)
         until("it deleted the files", lambda: provider.check() or not provider.files(), 120)
     return (
-        f"hired next to {OURS} of ours, downloaded from us, proved, paid {len(rewards)} times ({sum(rewards) / NANO:.3f} "
+        f"hired next to {OURS} of ours, downloaded from us, proved, paid {len(rewards)}x ({sum(rewards) / NANO:.3f} "
         f"TON), healthy by {audit['bytes']} bytes of {audit['pieces']} pieces, removed, files deleted"
     )
 
