@@ -232,6 +232,17 @@ class Work:
         self._send("POST", path, body, query={"uploadId": name})
         return PART / MIB * tally.done, time.perf_counter() - started
 
+    def many_parts(self, clients: int) -> None:
+        """Each client sends one part, all at once."""
+        path = f"/{BUCKET}/many"
+        found = re.search(rb"<UploadId>([^<]+)</UploadId>", self._send("POST", path, query={"uploads": ""}))
+        name = found[1].decode() if found else ""
+        signer, part = Signer(self.server), self.large[:PART]
+        words = [{"partNumber": str(n), "uploadId": name} for n in range(1, clients + 1)]
+        requests = [signer.head("PUT", path, query, length=PART, payload=self.part_sha) + part for query in words]
+        self._load(requests, clients)
+        self._send("DELETE", path, query={"uploadId": name})
+
     def before_list_keys(self) -> None:
         if not self.listed:
             signer = Signer(self.server)
@@ -289,6 +300,12 @@ def measure(servers: list[str], options: argparse.Namespace, base: Path) -> tupl
                         cost[name][who] = 1e6 * (work.running.cpu() - before) / units
         for work in works:
             peak[work.running.name] = work.running.rss()
+        for work in works:
+            if work.running.name == "tonfs" and options.clients:
+                work.many_parts(options.clients)
+                print(
+                    f"tonfs: peak RSS {work.running.rss():.0f} MiB with {options.clients} clients sending 8 MiB parts"
+                )
     return best, peak, cost
 
 
@@ -300,6 +317,7 @@ def main() -> None:
     parser.add_argument("--servers", default="tonfs,nanio,rclone,versitygw")
     parser.add_argument("--works", type=lambda text: text.split(","), default=list(ORDER))
     parser.add_argument("--peers", type=Path, help="folder with the peers' programs")
+    parser.add_argument("--clients", type=int, default=100, help="at once, for the memory that tonfs takes")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     servers = options.servers.split(",")

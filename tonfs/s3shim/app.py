@@ -40,6 +40,8 @@ T = TypeVar("T")
 
 WORKERS: Final = 16
 BACKLOG: Final = 512
+HEALTH: Final = "/.health"
+"""Answers anybody, about nothing but that the door answers; no bucket can have this name."""
 START_TIMEOUT: Final = 30.0
 STOP_TIMEOUT: Final = 4.0
 
@@ -199,6 +201,8 @@ class _Server:
     async def _answer(self, request: web.BaseRequest, named: Callable[[Operation], None]) -> Answer:
         door = self._door
         question = question_of(request)
+        if question.raw_path == HEALTH and not question.query and question.method in ("GET", "HEAD"):
+            return Answer(200, [("Content-Type", "text/plain")], b"ok\n")
         check_method(question)
         identity, access = identify(
             question, door.keys, now=door.clock.now(), region=door.region, presigned_v2=door.presigned_v2
@@ -210,7 +214,9 @@ class _Server:
         if bucket and not access.allows(bucket, operation.rights):
             raise S3Error("AccessDenied", 403, f"This access key may not do {operation.label} there.")
         check_headers(question, operation)
-        call = Call(door, question, identity, access, target.bucket, target.key, HttpBody(request, question))
+        call = Call(
+            door, question, identity, access, target.bucket, target.key, HttpBody(request, question, door.crowd)
+        )
         return await operations.answer(call, operation)
 
     def _refused(self, request: web.BaseRequest, exc: TonfsError, request_id: str) -> Answer:

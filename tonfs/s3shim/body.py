@@ -12,6 +12,7 @@ from typing import Final
 from ..errors import S3Error
 from . import checksums
 from .chunked import ChunkDecoder
+from .crowd import Crowd
 from .door import BLOCK, MAX_OBJECT, Call
 from .mapping import too_large
 from .sigv4 import PayloadKind
@@ -111,14 +112,23 @@ class Intake:
         return body.length or 0
 
     async def blocks(self) -> AsyncIterator[bytes]:
-        """The data in blocks of about BLOCK bytes. Raises S3Error."""
+        """The data in blocks of about BLOCK bytes, smaller ones while there are many bodies. Raises S3Error."""
+        crowd = self._call.door.crowd
+        crowd.enter()
+        try:
+            async for block in self._blocks(crowd):
+                yield block
+        finally:
+            crowd.leave()
+
+    async def _blocks(self, crowd: Crowd) -> AsyncIterator[bytes]:
         pending: list[bytes] = []
         size = 0
         while raw := await self._call.body.read():
             for piece in self._decoder.feed(raw) if self._decoder is not None else (raw,):
                 pending.append(piece)
                 size += len(piece)
-            if size >= BLOCK:
+            if size >= crowd.block(BLOCK):
                 yield b"".join(pending)
                 pending, size = [], 0
         if pending:

@@ -8,6 +8,7 @@ from typing import Final, Protocol, TypeVar
 
 from ..clock import Clock
 from ..volume.api import Namespace, RemoteRange
+from .crowd import Crowd
 from .keys import AccessKey, KeyStore
 from .sigv4 import Identity, Request
 
@@ -48,6 +49,8 @@ class Door:
     """HEAD tells more about it in `x-amz-meta-tonfs-*`."""
     allow_unsigned: bool = True
     """Take bodies that no signature covers (without TLS only sensible on loopback)."""
+    crowd: Crowd = field(default_factory=Crowd)
+    """All bodies that are coming or going."""
     presigned_v2: bool = True
     """Serve GET and HEAD by URLs that are signed with Signature Version 2."""
 

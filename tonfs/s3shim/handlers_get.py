@@ -16,6 +16,7 @@ from .mapping import Key, content_type_of, parse_key
 from .metadata import checksum_headers, response_headers
 from .router import OVERRIDES
 
+FIRST_BLOCK: Final = 128 << 10
 SEND_BLOCK: Final = 1 << 20
 MAX_PARTS: Final = 10_000
 _NUMBER: Final = re.compile(r"[0-9]{1,9}")
@@ -103,7 +104,7 @@ async def _describe_and_open(call: Call, key: Key, found: Found, with_body: bool
     if not with_body or first == end:
         return Answer(status, headers, length=end - first)
     # The first block is read before anything is sent, so that a failure still gets a proper answer.
-    block = await read(call.door, found.attr, first, min(end - first, SEND_BLOCK))
+    block = await read(call.door, found.attr, first, min(end - first, call.door.crowd.block(FIRST_BLOCK)))
     return Answer(status, headers, stream=ObjectStream(call.door, found.attr, block, first, end), length=end - first)
 
 
@@ -149,12 +150,14 @@ class ObjectStream:
         self._position = first
         self._end = end
         self._closed = False
+        self._crowd = door.crowd
+        self._crowd.enter()
 
     async def next(self) -> bytes:
         """The next block, b"" at the end. Raises Stale when the object was changed, S3Error when bytes are away."""
         block, self._block = self._block, b""
         if not block and self._position < self._end:
-            length = min(self._end - self._position, SEND_BLOCK)
+            length = min(self._end - self._position, self._crowd.block(SEND_BLOCK))
             block = await read(self._door, self._attr, self._position, length)
         self._position += len(block)
         return block
@@ -162,6 +165,7 @@ class ObjectStream:
     def close(self) -> None:
         if not self._closed:
             self._closed = True
+            self._crowd.leave()
             self._door.namespace.drop(self._attr.inode)
 
 

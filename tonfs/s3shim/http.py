@@ -14,7 +14,8 @@ from aiohttp.abc import AbstractStreamWriter
 
 from ..errors import S3Error, TonfsError
 from ..log import get_logger
-from .door import Answer
+from .crowd import Crowd
+from .door import BLOCK, Answer
 from .router import split_path
 from .sigv4 import Request
 from .uri import parse_query, split_target
@@ -36,8 +37,9 @@ _JOIN: Final = 64 << 10
 class HttpBody:
     """`door.Body` on an aiohttp request."""
 
-    def __init__(self, request: web.BaseRequest, question: Request) -> None:
+    def __init__(self, request: web.BaseRequest, question: Request, crowd: Crowd) -> None:
         self._request = request
+        self._crowd = crowd
         self._question = question
         self._expects = (question.header("expect") or "").lower() == "100-continue"
         self._taken = 0
@@ -59,7 +61,8 @@ class HttpBody:
     async def read(self) -> bytes:
         request = self._request
         try:
-            if not self._expects and (ready := request.content.read_nowait(-1)):
+            most = self._crowd.block(BLOCK)
+            if not self._expects and (ready := request.content.read_nowait(most)):
                 self._taken += len(ready)
                 return ready
             async with asyncio.timeout(READ_TIMEOUT):
@@ -67,7 +70,7 @@ class HttpBody:
                     self._expects = False
                     assert request.transport is not None
                     request.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-                data = await request.content.readany()
+                data = await request.content.read(most)
             self._taken += len(data)
             if data and self._crawls():
                 raise TimeoutError

@@ -1,0 +1,28 @@
+"""How many bodies are on the move at once, and therefore how large a block of one of them may be in memory."""
+
+from __future__ import annotations
+
+from typing import Final
+
+MEMORY: Final = 16 << 20
+"""Bytes that the blocks of all bodies together may take, roughly."""
+LEAST: Final = 64 << 10
+_COPIES: Final = 2
+"""Blocks of one body that are there at the same time: one being read, one being worked on."""
+
+
+class Crowd:
+    """For one thread."""
+
+    def __init__(self) -> None:
+        self._count = 0
+
+    def enter(self) -> None:
+        self._count += 1
+
+    def leave(self) -> None:
+        self._count -= 1
+
+    def block(self, most: int) -> int:
+        """Bytes for the next block of one of them, `most` when there are few."""
+        return max(LEAST, min(most, MEMORY // (_COPIES * max(1, self._count)) & -4096))
