@@ -78,6 +78,7 @@ make_judge minio minio==7.2.20
 npm_judge js @aws-sdk/client-s3@3 @aws-sdk/lib-storage@3
 if [[ " ${words[*]-} " == *" nanio "* ]]; then make_judge nanio nanio==0.1.7; fi # a peer of the benchmarks only
 make_judge tonutils tonutils==2.5.1
+make_judge fuzz atheris==3.0.0
 if [ -d "${SUITES:-/nonexistent}/s3-tests" ]; then
   # What the public suite imports; once more with the C layer that some of its tests need and others cannot bear.
   suite=(boto3==1.44.8 pytest==9.2.0 munch==4.0.0 isodate==0.7.2 requests==2.34.2 pytz==2026.6 gevent==26.9.0

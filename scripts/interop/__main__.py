@@ -11,14 +11,14 @@ import tempfile
 import time
 from pathlib import Path
 
-from . import bags, files, market, network, s3, s3_tests, suites
+from . import bags, files, fuzz, market, network, s3, s3_tests, suites
 from .kit import Judge, Missing
 
 GROUPS: dict[str, tuple[Judge, ...]] = {
     "files": files.JUDGES,
     "suites": suites.JUDGES,
     "s3": (*s3.JUDGES, *s3_tests.JUDGES),
-    "network": network.JUDGES,
+    "network": (*network.JUDGES, *fuzz.JUDGES),
     "bags": bags.JUDGES,
     "market": market.JUDGES,
 }
