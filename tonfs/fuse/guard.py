@@ -18,8 +18,24 @@ log = get_logger(__name__)
 R = TypeVar("R")
 
 
+def answer(function: Callable[..., R]) -> Callable[..., Awaitable[R]]:
+    """Make a request handler of a function that answers at once. Raises nothing but FUSEError."""
+    name = function.__name__
+
+    @wraps(function)
+    async def guarded(*args: Any) -> R:
+        try:
+            return function(*args)
+        except pyfuse3.FUSEError:
+            raise
+        except Exception as exc:
+            raise _as_errno(exc, name, args) from None
+
+    return guarded
+
+
 def handler(function: Callable[..., Awaitable[R]]) -> Callable[..., Awaitable[R]]:
-    """A request handler that raises nothing but FUSEError."""
+    """The same for one that may wait."""
     name = function.__name__
 
     @wraps(function)
@@ -28,17 +44,21 @@ def handler(function: Callable[..., Awaitable[R]]) -> Callable[..., Awaitable[R]
             return await function(*args)
         except pyfuse3.FUSEError:
             raise
-        except TonfsError as exc:
-            if exc.errno == errno.EIO:
-                log.warning("request failed", request=name, target=_target(args), reason=exc.message)
-            raise pyfuse3.FUSEError(exc.errno) from None
-        except OSError as exc:
-            raise pyfuse3.FUSEError(exc.errno or errno.EIO) from None
         except Exception as exc:
-            log.error("unexpected error in a request", request=name, target=_target(args), exc=exc)
-            raise pyfuse3.FUSEError(errno.EIO) from None
+            raise _as_errno(exc, name, args) from None
 
     return guarded
+
+
+def _as_errno(exc: Exception, request: str, args: tuple[Any, ...]) -> pyfuse3.FUSEError:
+    if isinstance(exc, TonfsError):
+        if exc.errno == errno.EIO:
+            log.warning("request failed", request=request, target=_target(args), reason=exc.message)
+        return pyfuse3.FUSEError(exc.errno)
+    if isinstance(exc, OSError):
+        return pyfuse3.FUSEError(exc.errno or errno.EIO)
+    log.error("unexpected error in a request", request=request, target=_target(args), exc=exc)
+    return pyfuse3.FUSEError(errno.EIO)
 
 
 def silent(function: Callable[..., Awaitable[None]]) -> Callable[..., Awaitable[None]]:

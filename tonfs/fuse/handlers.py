@@ -1,5 +1,8 @@
 """Kernel requests -> Namespace calls. One method a request; the file handle is the inode number.
 
+What is asked for thousands of times a second costs no thread, no copy and no new object: replies are the entries that
+live with the inodes, changed in place, and bytes of a buffer that is used again once the reply is sent.
+
 Reference fuse.md, "Known traps": numbers in comments below are of that list.
 """
 
@@ -7,7 +10,9 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import Any, Final
 
 import pyfuse3
@@ -15,8 +20,8 @@ import trio
 
 from ..errors import FsError, TimedOut
 from ..ids import Inode
-from ..volume.api import ROOT, Attr, Fetch, Namespace, SetAttr
-from .guard import handler, silent
+from ..volume.api import ROOT, Attr, Fetch, Live, Namespace
+from .guard import answer, handler, silent
 from .options import MountOptions
 from .virtual import LAST_COOKIE, NAME, VIRTUAL, Reports, VirtualTree
 
@@ -24,7 +29,11 @@ CACHE_SECONDS: Final = 3600.0
 """The kernel may trust names and attributes this long: all changes go through this process, which tells it."""
 FIRST_COOKIE: Final = 2
 """`.` is 1 and `..` is 2 in a listing; the volume's cookies lie above."""
+FIRST_BATCH: Final = 32
+"""Names to fetch at first: about what the kernel has room for. More when it takes them all."""
 LIST_BATCH: Final = 256
+BUFFER: Final = 1 << 20
+"""The most that the kernel reads at once."""
 BLOCK_SIZE: Final = 4096
 SLOW_WRITE: Final = 4 << 20
 READ_TRIES: Final = 16
@@ -48,7 +57,9 @@ class Handlers(pyfuse3.Operations):  # type: ignore[misc]  # pyfuse3 is untyped 
         self.enable_writeback_cache = not options.read_only
         self._opens: dict[Inode, int] = {}
         """How often each file is open."""
-        self._clear = 0 if options.umask is None else options.umask
+        self._shown_bits = ~(0 if options.umask is None else options.umask)
+        self._uid, self._gid = options.uid, options.gid
+        self._buffer = memoryview(bytearray(BUFFER))
         missing = pyfuse3.EntryAttributes()
         missing.st_ino = 0
         missing.entry_timeout = CACHE_SECONDS
@@ -57,46 +68,46 @@ class Handlers(pyfuse3.Operations):  # type: ignore[misc]  # pyfuse3 is untyped 
         """Has the kernel send what programs wrote; the mount knows how."""
         uid = os.geteuid() if options.uid is None else options.uid
         gid = os.getegid() if options.gid is None else options.gid
-        self._virtual = None if reports is None else VirtualTree(namespace, reports, (uid, gid), self._entry)
+        self._virtual = None if reports is None else VirtualTree(namespace, reports, (uid, gid), self._shown)
 
     # Attributes -------------------------------------------------------------------------------------------------
 
-    def _entry(self, attr: Attr) -> Any:
-        out = pyfuse3.EntryAttributes()
-        out.st_ino = attr.inode
-        out.generation = 0
-        out.entry_timeout = CACHE_SECONDS
-        out.attr_timeout = CACHE_SECONDS
-        out.st_mode = attr.mode & ~self._clear
-        out.st_nlink = attr.nlink
-        out.st_uid = attr.uid if self._options.uid is None else self._options.uid
-        out.st_gid = attr.gid if self._options.gid is None else self._options.gid
-        out.st_rdev = attr.rdev
-        out.st_size = attr.size
-        out.st_blksize = BLOCK_SIZE
-        out.st_blocks = attr.blocks
-        out.st_atime_ns = attr.atime_ns
-        out.st_mtime_ns = attr.mtime_ns
-        out.st_ctime_ns = attr.ctime_ns
+    def _entry(self, node: Live) -> Any:
+        """The reply for an inode: kept with it, filled anew when it has changed. Send it before anything else runs."""
+        out = node.kept
+        if node.kept_gen == node.gen:
+            return out
+        if out is None:
+            out = node.kept = pyfuse3.EntryAttributes()
+            out.st_ino = node.inode
+            out.generation = 0
+            out.entry_timeout = CACHE_SECONDS
+            out.attr_timeout = CACHE_SECONDS
+            out.st_rdev = node.rdev
+            out.st_blksize = BLOCK_SIZE
+        out.st_mode = node.mode & self._shown_bits
+        out.st_nlink = node.nlink
+        out.st_uid = node.uid if self._uid is None else self._uid
+        out.st_gid = node.gid if self._gid is None else self._gid
+        out.st_size = node.size
+        out.st_blocks = node.blocks
+        out.st_atime_ns = node.atime
+        out.st_mtime_ns = node.mtime
+        out.st_ctime_ns = node.ctime
+        node.kept_gen = node.gen
         return out
 
-    def _known(self, attr: Attr) -> Any:
-        """The answer gives the kernel a reference to the inode (trap 3)."""
-        entry = self._entry(attr)
-        self._ns.hold(attr.inode)
-        return entry
+    def _shown(self, attr: Attr) -> Any:
+        return self._entry(self._ns.live(attr.inode))
 
-    @handler
-    async def lookup(self, parent: int, name: bytes, ctx: Any) -> Any:
+    @answer
+    def lookup(self, parent: int, name: bytes, ctx: Any) -> Any:
         if parent >= VIRTUAL:
             return self._tree().lookup(parent, name)
-        try:
-            attr = self._ns.lookup(Inode(parent), name)
-        except FsError as exc:
-            if exc.errno == errno.ENOENT:
-                return self._missing if name != NAME or parent != ROOT or self._virtual is None else self._virtual.top()
-            raise
-        return self._known(attr)
+        node = self._ns.peek(Inode(parent), name, 1)  # the answer gives the kernel a reference (trap 3)
+        if node is not None:
+            return self._entry(node)
+        return self._missing if name != NAME or parent != ROOT or self._virtual is None else self._virtual.top()
 
     def _tree(self) -> VirtualTree:
         if self._virtual is None:
@@ -109,11 +120,11 @@ class Handlers(pyfuse3.Operations):  # type: ignore[misc]  # pyfuse3 is untyped 
             if inode < VIRTUAL:
                 self._ns.drop(Inode(inode), count)
 
-    @handler
-    async def getattr(self, inode: int, ctx: Any) -> Any:
+    @answer
+    def getattr(self, inode: int, ctx: Any) -> Any:
         if inode >= VIRTUAL:
             return self._tree().getattr(inode)
-        return self._entry(self._ns.getattr(Inode(inode)))
+        return self._entry(self._ns.live(Inode(inode)))
 
     @handler
     async def setattr(self, inode: int, attr: Any, fields: Any, fh: int | None, ctx: Any) -> Any:
@@ -121,63 +132,66 @@ class Handlers(pyfuse3.Operations):  # type: ignore[misc]  # pyfuse3 is untyped 
             return self._tree().setattr(inode, fields)
         number = Inode(inode)
         if fields.update_size:
-            await self._truncate(number, attr.st_size)
-        change = SetAttr(
-            mode=attr.st_mode if fields.update_mode else None,
-            uid=attr.st_uid if fields.update_uid else None,
-            gid=attr.st_gid if fields.update_gid else None,
-            atime_ns=attr.st_atime_ns if fields.update_atime else None,
-            mtime_ns=attr.st_mtime_ns if fields.update_mtime else None,
-            ctime_ns=attr.st_ctime_ns if fields.update_ctime else None,
-        )
-        if change != SetAttr():
-            return self._entry(self._ns.setattr(number, change))
-        return self._entry(self._ns.getattr(number))
+            await self._resize(number, attr.st_size)
+        mode = attr.st_mode if fields.update_mode else None
+        uid = attr.st_uid if fields.update_uid else None
+        gid = attr.st_gid if fields.update_gid else None
+        atime = attr.st_atime_ns if fields.update_atime else None
+        mtime = attr.st_mtime_ns if fields.update_mtime else None
+        ctime = attr.st_ctime_ns if fields.update_ctime else None
+        if mode is uid is gid is atime is mtime is ctime is None:
+            return self._entry(self._ns.live(number))
+        return self._entry(self._ns.set_live(number, mode, uid, gid, atime, mtime, ctime))
 
-    async def _truncate(self, inode: Inode, size: int) -> Attr:
-        attr = self._ns.getattr(inode)
-        if size < attr.size or self._ns.would_wait(inode, size, 1):
-            return await trio.to_thread.run_sync(self._ns.truncate, inode, size)
-        return self._ns.truncate(inode, size)
+    async def _resize(self, inode: Inode, size: int) -> None:
+        if size > self._ns.live(inode).size and self._ns.would_wait(inode, size, 1):
+            await trio.to_thread.run_sync(self._ns.resize, inode, size)
+        else:
+            self._ns.resize(inode, size)
+
+    def _held(self, inode: Inode) -> Any:
+        """The reply, and a reference for the kernel."""
+        self._ns.hold(inode)
+        return self._entry(self._ns.live(inode))
 
     # Names ------------------------------------------------------------------------------------------------------
 
-    @handler
-    async def readlink(self, inode: int, ctx: Any) -> bytes:
+    @answer
+    def readlink(self, inode: int, ctx: Any) -> bytes:
         return self._ns.readlink(Inode(inode))
 
-    @handler
-    async def mknod(self, parent: int, name: bytes, mode: int, rdev: int, ctx: Any) -> Any:
+    @answer
+    def mknod(self, parent: int, name: bytes, mode: int, rdev: int, ctx: Any) -> Any:
         if parent >= VIRTUAL:
             raise pyfuse3.FUSEError(errno.EROFS)
-        return self._known(self._ns.create(Inode(parent), name, mode, ctx.uid, ctx.gid, rdev))
+        return self._entry(self._ns.make(Inode(parent), name, mode, ctx.uid, ctx.gid, rdev, 1))
 
-    @handler
-    async def mkdir(self, parent: int, name: bytes, mode: int, ctx: Any) -> Any:
+    @answer
+    def mkdir(self, parent: int, name: bytes, mode: int, ctx: Any) -> Any:
         if parent >= VIRTUAL:
             raise pyfuse3.FUSEError(errno.EROFS)
-        return self._known(self._ns.mkdir(Inode(parent), name, mode, ctx.uid, ctx.gid))
+        return self._entry(self._ns.make(Inode(parent), name, mode, ctx.uid, ctx.gid, 0, 1))
 
-    @handler
-    async def symlink(self, parent: int, name: bytes, target: bytes, ctx: Any) -> Any:
+    @answer
+    def symlink(self, parent: int, name: bytes, target: bytes, ctx: Any) -> Any:
         if parent >= VIRTUAL:
             raise pyfuse3.FUSEError(errno.EROFS)
-        return self._known(self._ns.symlink(Inode(parent), name, target, ctx.uid, ctx.gid))
+        return self._held(self._ns.symlink(Inode(parent), name, target, ctx.uid, ctx.gid).inode)
 
-    @handler
-    async def link(self, inode: int, new_parent: int, new_name: bytes, ctx: Any) -> Any:
+    @answer
+    def link(self, inode: int, new_parent: int, new_name: bytes, ctx: Any) -> Any:
         if inode >= VIRTUAL or new_parent >= VIRTUAL:
             raise pyfuse3.FUSEError(errno.EROFS)
-        return self._known(self._ns.link(Inode(inode), Inode(new_parent), new_name))
+        return self._held(self._ns.link(Inode(inode), Inode(new_parent), new_name).inode)
 
-    @handler
-    async def unlink(self, parent: int, name: bytes, ctx: Any) -> None:
+    @answer
+    def unlink(self, parent: int, name: bytes, ctx: Any) -> None:
         if parent >= VIRTUAL:
             raise pyfuse3.FUSEError(errno.EROFS)
         self._ns.unlink(Inode(parent), name)
 
-    @handler
-    async def rmdir(self, parent: int, name: bytes, ctx: Any) -> None:
+    @answer
+    def rmdir(self, parent: int, name: bytes, ctx: Any) -> None:
         if self._touches_virtual(parent, name):
             raise pyfuse3.FUSEError(errno.EROFS)
         self._ns.rmdir(Inode(parent), name)
@@ -206,11 +220,12 @@ class Handlers(pyfuse3.Operations):  # type: ignore[misc]  # pyfuse3 is untyped 
         """A file that is still open takes the place of another: a crash must not leave it without the bytes that the
         kernel has not sent yet, when the old file is gone."""
         try:
-            attr = self._ns.lookup(parent, name)
-            self._ns.lookup(new_parent, new_name)
+            node = self._ns.peek(parent, name)
+            if node is None or self._ns.peek(new_parent, new_name) is None:
+                return
         except FsError:
-            return  # nothing is replaced, or the rename says what is wrong
-        if attr.inode in self._ns.kernel.writers:
+            return  # the rename says what is wrong
+        if node.inode in self._ns.kernel.writers:
             with trio.move_on_after(SEND_TIMEOUT):
                 await self.send_written()
 
@@ -221,7 +236,7 @@ class Handlers(pyfuse3.Operations):  # type: ignore[misc]  # pyfuse3 is untyped 
         return bool(self._ns.kernel.writers)
 
     def _opened(self, inode: Inode, flags: int) -> Any:
-        self._ns.hold(inode)
+        """The inode is held already."""
         self._opens[inode] = self._opens.get(inode, 0) + 1
         if flags & os.O_ACCMODE != os.O_RDONLY:
             self._ns.kernel.writers.add(inode)
@@ -232,9 +247,10 @@ class Handlers(pyfuse3.Operations):  # type: ignore[misc]  # pyfuse3 is untyped 
         if inode >= VIRTUAL:
             return await self._tree().open(inode, flags)
         number = Inode(inode)
-        self._ns.getattr(number)
         if flags & os.O_TRUNC:
-            await self._truncate(number, 0)
+            await self._resize(number, 0)
+        self._ns.live(number)
+        self._ns.hold(number)
         return self._opened(number, flags)
 
     @handler
@@ -242,23 +258,41 @@ class Handlers(pyfuse3.Operations):  # type: ignore[misc]  # pyfuse3 is untyped 
         if parent >= VIRTUAL:
             raise pyfuse3.FUSEError(errno.EROFS)
         try:
-            attr = self._ns.create(Inode(parent), name, mode, ctx.uid, ctx.gid)
+            # Held twice: for the name that the kernel learns, and for the open file.
+            node = self._ns.make(Inode(parent), name, mode | stat.S_IFREG, ctx.uid, ctx.gid, 0, 2)
         except FsError as exc:
             if exc.errno != errno.EEXIST or flags & os.O_EXCL:
                 raise
-            attr = self._ns.lookup(Inode(parent), name)  # trap 9: somebody was faster
-            if not attr.is_file:
-                raise
+            node = await self._create_open(Inode(parent), name, flags)
+        return self._opened(node.inode, flags), self._entry(node)
+
+    async def _create_open(self, parent: Inode, name: bytes, flags: int) -> Live:
+        """Somebody was faster (trap 9)."""
+        node = self._ns.peek(parent, name)
+        if node is None or not stat.S_ISREG(node.mode):
+            raise pyfuse3.FUSEError(errno.EEXIST)
+        inode = node.inode
+        self._ns.hold(inode, 2)
+        try:
             if flags & os.O_TRUNC:
-                attr = await self._truncate(attr.inode, 0)
-        return self._opened(attr.inode, flags), self._known(attr)
+                await self._resize(inode, 0)
+            return self._ns.live(inode)
+        except BaseException:
+            self._ns.drop(inode, 2)
+            raise
 
     @handler
-    async def read(self, fh: int, off: int, size: int) -> bytes:
+    async def read(self, fh: int, off: int, size: int) -> bytes | memoryview:
         if fh >= VIRTUAL:
             return self._tree().read(fh, off, size)
+        inode = Inode(fh)
+        if size <= BUFFER:
+            room = self._buffer[:size]
+            count = self._ns.read_into(inode, off, room)
+            if count >= 0:
+                return room[:count]
         for _ in range(READ_TRIES):
-            result = self._ns.read(Inode(fh), off, size)
+            result = self._ns.read(inode, off, size)
             if not result.missing:
                 return result.data
             await self._fetch(result.missing)
@@ -271,8 +305,8 @@ class Handlers(pyfuse3.Operations):  # type: ignore[misc]  # pyfuse3 is untyped 
             return await trio.to_thread.run_sync(self._ns.write, inode, off, buf)
         return self._ns.write(inode, off, buf)
 
-    @handler
-    async def flush(self, fh: int) -> None:
+    @answer
+    def flush(self, fh: int) -> None:
         # The kernel writes dirty pages itself when a file is closed; it need not ask us again (reference, section 2).
         raise pyfuse3.FUSEError(errno.ENOSYS)
 
@@ -292,44 +326,43 @@ class Handlers(pyfuse3.Operations):  # type: ignore[misc]  # pyfuse3 is untyped 
 
     @handler
     async def fsync(self, fh: int, datasync: bool) -> None:
-        if fh >= VIRTUAL:
-            return
-        inode = Inode(fh)
-        await trio.to_thread.run_sync(lambda: self._ns.sync(inode, data_only=datasync))
+        if fh < VIRTUAL and self._ns.sync_waits(Inode(fh), data_only=datasync):
+            await trio.to_thread.run_sync(partial(self._ns.sync, Inode(fh), data_only=datasync))
 
     # Directories ------------------------------------------------------------------------------------------------
 
-    @handler
-    async def opendir(self, inode: int, ctx: Any) -> int:
+    @answer
+    def opendir(self, inode: int, ctx: Any) -> int:
         if inode >= VIRTUAL:
             self._tree().getattr(inode)
             return inode
-        self._ns.getattr(Inode(inode))
+        self._ns.live(Inode(inode))
         self._ns.hold(Inode(inode))
         return inode
 
-    @handler
-    async def readdir(self, fh: int, start_id: int, token: Any) -> None:
+    @answer
+    def readdir(self, fh: int, start_id: int, token: Any) -> None:
         if fh >= VIRTUAL:
             self._tree().readdir(fh, start_id, token)
             return
         inode = Inode(fh)
-        here = self._ns.getattr(inode)
+        here = self._ns.live(inode)
         if here.nlink == 0:
             return
         if start_id < 1 and not pyfuse3.readdir_reply(token, b".", self._entry(here), 1):
             return
         if start_id < FIRST_COOKIE:
-            above = self._ns.lookup(inode, b"..")
+            above = self._ns.peek(inode, b"..") or here
             if not pyfuse3.readdir_reply(token, b"..", self._entry(above), FIRST_COOKIE):
                 return
-        after = max(start_id, FIRST_COOKIE)
-        while entries := self._ns.list_dir(inode, after, LIST_BATCH):
-            for entry in entries:
-                if not pyfuse3.readdir_reply(token, entry.name, self._entry(entry.attr), entry.cookie):
+        after, batch = max(start_id, FIRST_COOKIE), FIRST_BATCH
+        while entries := self._ns.list_live(inode, after, batch):
+            for name, cookie, node in entries:
+                if not pyfuse3.readdir_reply(token, name, self._entry(node), cookie):
                     return
-                self._ns.hold(entry.attr.inode)
-            after = entries[-1].cookie
+                self._ns.hold(node.inode)
+                after = cookie
+            batch = LIST_BATCH
         if self._options.show_control and inode == ROOT and start_id < LAST_COOKIE and self._virtual is not None:
             pyfuse3.readdir_reply(token, NAME, self._virtual.top(), LAST_COOKIE)
 
@@ -342,8 +375,8 @@ class Handlers(pyfuse3.Operations):  # type: ignore[misc]  # pyfuse3 is untyped 
     async def fsyncdir(self, fh: int, datasync: bool) -> None:
         await trio.to_thread.run_sync(self._ns.commit)
 
-    @handler
-    async def statfs(self, ctx: Any) -> Any:
+    @answer
+    def statfs(self, ctx: Any) -> Any:
         got = self._ns.statfs()
         out = pyfuse3.StatvfsData()
         out.f_bsize = out.f_frsize = got.block_size
@@ -361,26 +394,26 @@ class Handlers(pyfuse3.Operations):  # type: ignore[misc]  # pyfuse3 is untyped 
             return
         self._ns.set_xattr(Inode(inode), name, value)
 
-    @handler
-    async def getxattr(self, inode: int, name: bytes, ctx: Any) -> bytes:
+    @answer
+    def getxattr(self, inode: int, name: bytes, ctx: Any) -> bytes:
         if inode >= VIRTUAL:
             raise pyfuse3.FUSEError(pyfuse3.ENOATTR)
         return self._ns.get_xattr(Inode(inode), name)
 
-    @handler
-    async def listxattr(self, inode: int, ctx: Any) -> list[bytes]:
+    @answer
+    def listxattr(self, inode: int, ctx: Any) -> list[bytes]:
         if inode >= VIRTUAL:
             return []
         names = self._ns.list_xattrs(Inode(inode))
         return names if ctx.uid == 0 else [name for name in names if not name.startswith(b"trusted.")]
 
-    @handler
-    async def removexattr(self, inode: int, name: bytes, ctx: Any) -> None:
+    @answer
+    def removexattr(self, inode: int, name: bytes, ctx: Any) -> None:
         if inode >= VIRTUAL:
             raise pyfuse3.FUSEError(errno.EROFS)
         self._ns.remove_xattr(Inode(inode), name)
 
-    @handler
-    async def access(self, inode: int, mode: int, ctx: Any) -> bool:
-        self._ns.getattr(Inode(inode))
+    @answer
+    def access(self, inode: int, mode: int, ctx: Any) -> bool:
+        self._ns.live(Inode(inode))
         return True  # the kernel checks (default_permissions), this is never asked
