@@ -38,6 +38,7 @@ BLOCK_SIZE: Final = 4096
 SLOW_WRITE: Final = 4 << 20
 READ_TRIES: Final = 16
 SEND_TIMEOUT: Final = 30.0
+CAPABILITY: Final = b"security.capability"
 
 
 class Handlers(pyfuse3.Operations):  # type: ignore[misc]  # pyfuse3 is untyped for us
@@ -398,6 +399,8 @@ class Handlers(pyfuse3.Operations):  # type: ignore[misc]  # pyfuse3 is untyped 
     def getxattr(self, inode: int, name: bytes, ctx: Any) -> bytes:
         if inode >= VIRTUAL:
             raise pyfuse3.FUSEError(pyfuse3.ENOATTR)
+        if name == CAPABILITY and not self._ns.has_xattrs(Inode(inode)):
+            raise pyfuse3.FUSEError(pyfuse3.ENOATTR)  # the kernel asks before every write
         return self._ns.get_xattr(Inode(inode), name)
 
     @answer

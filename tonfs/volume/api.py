@@ -405,6 +405,10 @@ class Namespace(Protocol):
         """
         ...
 
+    def has_xattrs(self, inode: Inode) -> bool:
+        """Whether anything was set; says nothing of the reserved names `user.tonfs.*`."""
+        ...
+
     def get_xattr(self, inode: Inode, name: bytes) -> bytes:
         """Raises FsError(ENODATA)."""
         ...

@@ -41,6 +41,11 @@ class Xattrs(Sharing):
     """Opaque values in the name spaces user, trusted and security. `user.tonfs.*` tells about the file, read-only;
     only `user.tonfs.policy.*` can be set, and is checked."""
 
+    def has_xattrs(self, inode: Inode) -> bool:
+        """See `Namespace.has_xattrs`."""
+        with self.lock:
+            return bool(self._node(inode).flags & XATTRS)
+
     @locked
     def get_xattr(self, inode: Inode, name: bytes) -> bytes:
         node = self._node(inode)

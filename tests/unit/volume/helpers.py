@@ -171,3 +171,10 @@ def crash_copy(source: Path, target: Path) -> Path:
     """The volume's directory as a kill at this moment would leave it. sqlite's shared memory is rebuilt."""
     shutil.copytree(source, target, ignore=shutil.ignore_patterns("index.db-shm", "ballast", "*.sock"))
     return target
+
+
+def next_tick(volume: Volume) -> None:
+    """Time stamps come from the kernel's coarse clock, which moves a few hundred times a second."""
+    now = volume.now_ns()
+    while volume.now_ns() == now:
+        pass

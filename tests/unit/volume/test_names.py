@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
+from tests.unit.volume.helpers import next_tick
 from tonfs.errors import FsError
 from tonfs.ids import Inode
 from tonfs.volume import ROOT, Attr, SetAttr, Volume
@@ -164,6 +165,7 @@ def test_times_of_rename_and_link_reach_inode_and_directories(volume: Volume) ->
     inode = new(volume, b"a").inode
     folder = volume.mkdir(ROOT, b"d", 0o755, 0, 0).inode
     before = [volume.getattr(i) for i in (inode, folder, ROOT)]
+    next_tick(volume)
     volume.rename(ROOT, b"a", folder, b"a")
     after = [volume.getattr(i) for i in (inode, folder, ROOT)]
     assert after[0].ctime_ns > before[0].ctime_ns
@@ -214,6 +216,7 @@ def test_times_keep_nanoseconds_before_1970_and_after_2106(volume: Volume) -> No
 
 def test_setattr_changes_only_what_it_is_told(volume: Volume) -> None:
     before = new(volume, b"f")
+    next_tick(volume)
     after = volume.setattr(before.inode, SetAttr(mode=0o4711, uid=9))
     assert (stat.S_IFMT(after.mode), stat.S_IMODE(after.mode), after.uid, after.gid) == (stat.S_IFREG, 0o4711, 9, 2)
     assert after.version == before.version

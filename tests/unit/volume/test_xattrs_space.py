@@ -5,7 +5,7 @@ import os
 
 import pytest
 
-from tests.unit.volume.helpers import Packer, check
+from tests.unit.volume.helpers import Packer, check, next_tick
 from tests.unit.volume.test_names import new, refused
 from tonfs.errors import Unsupported, UsageError
 from tonfs.volume import ROOT, S3Record, Volume
@@ -14,6 +14,7 @@ from tonfs.volume import ROOT, S3Record, Volume
 def test_attributes_are_opaque_bytes(volume: Volume) -> None:
     inode = new(volume, b"f").inode
     before = volume.getattr(inode)
+    next_tick(volume)
     for name, value in ((b"user.a", b""), (b"trusted.b", b"\0\xff" * 32768), (b"security.c", b"x")):
         volume.set_xattr(inode, name, value)
         assert volume.get_xattr(inode, name) == value
