@@ -15,6 +15,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import trio
+
+from tonfs.errors import Refused
+from tonfs.ids import BagId
+from tonfs.network.tonutils_daemon import TonutilsDaemon
+
 from .go_daemon import RELAYED, Daemon, Ours, Relay, devnet, free_udp_port, need_go, until
 from .kit import ROOT, Judge, digest
 
@@ -230,6 +236,40 @@ def _daemon_hides(base: Path, config: str) -> str:
     return "a daemon without an address seeds to us"
 
 
+def adapter(base: Path) -> str:
+    """The daemon as our seeding back end: the checks of tests/unit/network/test_seeders.py on the real one."""
+    need_go()
+    with devnet(base) as net, Daemon(base, "daemon", net["global_config"]).running() as daemon:
+        ours = Ours(base, "ours", net["global_config"])
+        source = tree(base / "a" / "pack", 1, 3_000_000)
+        bag = ours.create(source, "--description", "by the daemon")
+        directory = ours.folder / "store" / "bags" / bag
+        wanted = BagId(bytes.fromhex(bag))
+
+        async def seed(times: int) -> TonutilsDaemon:
+            backend = TonutilsDaemon(f"http://127.0.0.1:{daemon.port}")
+            for _ in range(times):
+                await backend.seed(wanted, directory)
+            return backend
+
+        backend = trio.run(seed, 2)
+        hold(daemon.details(bag)["seeding"], "the daemon does not seed")
+        got = Ours(base, "reader", net["global_config"]).get(bag)
+        same(got, source)
+        trio.run(backend.forget, wanted)
+        trio.run(backend.forget, wanted)
+        hold(not daemon.api("list")["bags"], "the daemon was not made to forget")
+        same(source, source)
+        small = ours.create(tree(base / "b" / "small", 2, 100_000), "--piece-size", "8K")
+        try:
+            trio.run(backend.seed, BagId(bytes.fromhex(small)), ours.folder / "store" / "bags" / small)
+        except Refused:
+            return (
+                "seeds a bag for us from where it lies, forgets it, files stay; what it would make otherwise is refused"
+            )
+        raise RuntimeError("a bag with other pieces was given to the daemon")
+
+
 # Many trees.
 
 
@@ -298,7 +338,6 @@ def trees(base: Path) -> str:
     need_go()
     from tonfs.bag import PieceTree
     from tonfs.bagfiles import create_bag
-    from tonfs.errors import Refused
 
     rng = random.Random(20)
     agreed = refused = vectors = 0
@@ -341,4 +380,5 @@ JUDGES = (
     named("restarts", restarts),
     named("loss", loss),
     named("nat", nat),
+    named("adapter", adapter),
 )

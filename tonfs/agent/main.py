@@ -20,7 +20,10 @@ from ..control.systemd import notify
 from ..errors import BadPacket, TonfsError, UsageError
 from ..ids import BagId, bag_id
 from ..log import get_logger
+from ..network.api import PeerNet
+from ..network.backed_net import BackedNet
 from ..network.peer_client import PeerClient
+from ..network.tonutils_daemon import daemon_of
 from . import fetcher, packer, status
 from .auditor import Auditor
 from .context import Agent
@@ -64,7 +67,7 @@ def peer_command(volume: Path, settings: Settings) -> list[str]:
 
 
 @asynccontextmanager
-async def _peer(nursery: trio.Nursery, volume: Path, settings: Settings) -> AsyncIterator[PeerClient]:
+async def _peer(nursery: trio.Nursery, volume: Path, settings: Settings) -> AsyncIterator[PeerNet]:
     """The peer process, started again whenever it ends, and the connection to it."""
     socket = volume / "run" / "peer.sock"
     child = Child("peer", peer_command(volume, settings), volume / "log" / "peer.log")
@@ -75,7 +78,11 @@ async def _peer(nursery: trio.Nursery, volume: Path, settings: Settings) -> Asyn
         nursery.start_soon(lambda: keep_running(child, stopping=stopping))
         client = PeerClient(socket)
         await nursery.start(client.run)
-        yield client
+        peer = settings.peer
+        if peer.seeder:
+            yield BackedNet(client, daemon_of(peer.seeder_url, peer.seeder_login, peer.seeder_password_file))
+        else:
+            yield client
     finally:
         stopping.set()
         with trio.CancelScope(shield=True):

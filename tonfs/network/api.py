@@ -124,16 +124,23 @@ class StorageStatus:
     proof: bytes
 
 
-class PeerNet(Protocol):
-    """What the agent needs of the storage network. In-process node and peer process both satisfy it."""
+class Seeder(Protocol):
+    """Who serves bags: our own peer, or a daemon that runs here anyway (`tonutils_daemon`)."""
 
     async def seed(self, bag_id: BagId, directory: Path) -> None:
-        """Serve a bag whose state is in `directory` (bagfiles.BagStore entry) and announce it. Idempotent."""
+        """Serve a bag whose state is in `directory` (a bag directory) and announce it. Idempotent.
+
+        Raises NotFound when the directory holds no bag, or another one.
+        """
         ...
 
     async def forget(self, bag_id: BagId) -> None:
         """Stop serving and announcing. Files stay. Idempotent."""
         ...
+
+
+class PeerNet(Seeder, Protocol):
+    """What the agent needs of the storage network. In-process node and peer process both satisfy it."""
 
     async def fetch(
         self, bag_id: BagId, directory: Path, pieces: Sequence[int] | None, *, timeout: float

@@ -1,0 +1,192 @@
+"""What every `Seeder` must do (our node, the fake daemon behind the adapter), and what is particular to a daemon."""
+
+from __future__ import annotations
+
+import base64
+import random
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+import trio
+
+from tests.fakes.tonutils_api import TonutilsApi
+from tests.unit.network.swarm_kit import Host, World
+from tonfs.bagfiles import CreatedBag, StoredBag, create_bag
+from tonfs.errors import BadPacket, NotFound, NotRunning, PeerUnreachable, Refused, TimedOut, UsageError
+from tonfs.ids import BagId
+from tonfs.network.api import Seeder
+from tonfs.network.backed_net import BackedNet
+from tonfs.network.tonutils_daemon import TonutilsDaemon, daemon_of
+
+PIECE = 1 << 17
+
+
+@pytest.fixture
+async def world(nursery: trio.Nursery, tmp_path: Path) -> World:
+    return World(nursery, tmp_path)
+
+
+def bag_of(folder: Path, seed: int = 1, size: int = 400_000) -> CreatedBag:
+    folder.mkdir(parents=True)
+    for name in ("b", "a"):
+        (folder / name).write_bytes(random.Random(seed).randbytes(size))
+    return create_bag(folder, description=b"about")
+
+
+@asynccontextmanager
+async def fake_daemon(host: Host) -> AsyncIterator[TonutilsApi]:
+    """The daemon's API in front of a node of ours; it seeds in the test's own loop."""
+    token = trio.lowlevel.current_trio_token()
+
+    def start(bag: BagId, directory: Path) -> None:
+        trio.from_thread.run(host.node.seed, bag, directory, trio_token=token)
+
+    def stop(bag: BagId) -> None:
+        trio.from_thread.run(host.node.forget, bag, trio_token=token)
+
+    api = TonutilsApi(host.directory / "daemon", start, stop)
+    try:
+        yield api
+    finally:
+        await trio.to_thread.run_sync(api.close)
+
+
+@asynccontextmanager
+async def seeder_of(kind: str, host: Host) -> AsyncIterator[Seeder]:
+    if kind == "node":
+        yield host.node
+    else:
+        async with fake_daemon(host) as api:
+            yield TonutilsDaemon(api.url)
+
+
+@pytest.fixture(params=["node", "tonutils-storage"])
+def kind(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+async def test_what_it_seeds_others_can_fetch_and_what_it_forgets_not(kind: str, world: World) -> None:
+    host, reader = await world.host("host"), await world.host("reader")
+    bag = bag_of(world.folder / "origin" / "photos")
+    StoredBag.keep(host.directory / "bag", bag)
+    async with seeder_of(kind, host) as seeder:
+        await seeder.seed(bag.info.bag_id, host.directory / "bag")
+        await seeder.seed(bag.info.bag_id, host.directory / "bag")
+        await reader.node.fetch(bag.info.bag_id, reader.directory, [1], timeout=20)
+        await seeder.forget(bag.info.bag_id)
+        await seeder.forget(bag.info.bag_id)
+        with pytest.raises((PeerUnreachable, TimedOut)):
+            await reader.node.fetch(bag.info.bag_id, reader.directory, [2], timeout=2)
+    assert (world.folder / "origin" / "photos" / "a").exists()
+
+
+async def test_seed_says_why_it_failed(kind: str, world: World) -> None:
+    host = await world.host("host")
+    bag, other = bag_of(world.folder / "one"), bag_of(world.folder / "two", 2)
+    StoredBag.keep(host.directory / "bag", bag)
+    async with seeder_of(kind, host) as seeder:
+        with pytest.raises(NotFound):
+            await seeder.seed(bag.info.bag_id, world.folder / "nothing")
+        with pytest.raises(NotFound):
+            await seeder.seed(other.info.bag_id, host.directory / "bag")
+
+
+# The daemon alone.
+
+
+def unfinished(world: World, folder: Path) -> BagId:
+    bag = bag_of(world.folder / "whole")
+    StoredBag.prepare(folder, bag.info.bag_id).set_info(bag.info.to_boc())
+    return bag.info.bag_id
+
+
+def small_pieces(world: World, folder: Path) -> BagId:
+    bag_of(world.folder / "small")
+    bag = create_bag(world.folder / "small", piece_size=4096)
+    StoredBag.keep(folder, bag)
+    return bag.info.bag_id
+
+
+def exactly_full(world: World, folder: Path) -> BagId:
+    path = world.folder / "file.bin"
+    path.write_bytes(bytes(2 * PIECE - 32 - 16 - len("file.bin")))
+    bag = create_bag(path, raw=True)
+    assert bag.info.file_size % PIECE == 0
+    StoredBag.keep(folder, bag)
+    return bag.info.bag_id
+
+
+@pytest.mark.parametrize("make", [unfinished, small_pieces, exactly_full])
+async def test_a_bag_that_the_daemon_would_make_otherwise_or_crash_on_is_never_shown_to_it(
+    make: Callable[[World, Path], BagId], world: World
+) -> None:
+    host = await world.host("host")
+    bag = make(world, host.directory / "bag")
+    async with fake_daemon(host) as api:
+        with pytest.raises(Refused):
+            await TonutilsDaemon(api.url).seed(bag, host.directory / "bag")
+        assert api.calls == []
+
+
+async def test_another_bag_that_the_daemon_made_is_removed_again(world: World) -> None:
+    host = await world.host("host")
+    bag = bag_of(world.folder / "photos")
+    StoredBag.keep(host.directory / "bag", bag)
+    (world.folder / "photos" / "a").write_bytes(b"changed since")
+    async with fake_daemon(host) as api:
+        with pytest.raises(Refused):
+            await TonutilsDaemon(api.url).seed(bag.info.bag_id, host.directory / "bag")
+        assert (api.calls, api.bags) == (["details", "create", "remove"], {})
+
+
+async def test_bags_that_were_in_the_daemon_before_are_not_taken_out(world: World) -> None:
+    host = await world.host("host")
+    bag = bag_of(world.folder / "photos")
+    StoredBag.keep(host.directory / "bag", bag)
+    async with fake_daemon(host) as api:
+        await TonutilsDaemon(api.url).seed(bag.info.bag_id, host.directory / "bag")
+        await TonutilsDaemon(api.url).forget(bag.info.bag_id)
+        assert list(api.bags) == [bag.info.bag_id.hex()]
+
+
+async def test_logins_and_answers_that_are_none(world: World, tmp_path: Path) -> None:
+    host = await world.host("host")
+    bag = bag_of(world.folder / "photos")
+    StoredBag.keep(host.directory / "bag", bag)
+    (tmp_path / "password").write_text("secret\n", encoding="ascii")
+    async with fake_daemon(host) as api:
+        api.login = "Basic " + base64.b64encode(b"me:secret").decode()
+        with pytest.raises(UsageError):
+            await TonutilsDaemon(api.url, "me", "wrong").seed(bag.info.bag_id, host.directory / "bag")
+        await daemon_of(api.url, "me", str(tmp_path / "password")).seed(bag.info.bag_id, host.directory / "bag")
+        api.login, api.broken = "", 405
+        with pytest.raises(BadPacket):
+            await TonutilsDaemon(api.url).seed(bag.info.bag_id, host.directory / "bag")
+        url = api.url
+    with pytest.raises(NotRunning):
+        await TonutilsDaemon(url).seed(bag.info.bag_id, host.directory / "bag")
+    with pytest.raises(UsageError):
+        TonutilsDaemon("ftp://127.0.0.1")
+
+
+async def test_our_own_peer_seeds_what_the_daemon_does_not(world: World) -> None:
+    host, own, reader = await world.host("host"), await world.host("own"), await world.host("reader")
+    good = bag_of(world.folder / "photos")
+    StoredBag.keep(own.directory / "good", good)
+    small = small_pieces(world, own.directory / "small")
+    async with fake_daemon(host) as api:
+        net = BackedNet(own.node, TonutilsDaemon(api.url))
+        await net.seed(good.info.bag_id, own.directory / "good")
+        await net.seed(small, own.directory / "small")
+        assert [info.bag_id for info in own.node.bags()] == [small]
+        assert [info.bag_id for info in host.node.bags()] == [good.info.bag_id]
+        for number, bag in enumerate((good.info.bag_id, small)):
+            await reader.node.fetch(bag, reader.directory / str(number), [0], timeout=20)
+        await net.forget(small)
+        await net.forget(good.info.bag_id)
+        assert own.node.bags() == host.node.bags() == []
+        api.broken = 405
+        await net.seed(good.info.bag_id, own.directory / "good")  # the daemon has gone mad
+        assert [info.bag_id for info in own.node.bags()] == [good.info.bag_id]
