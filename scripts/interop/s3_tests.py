@@ -86,7 +86,7 @@ def run_suite(python: str, checkout: Path, base: Path, tests: list[str], number:
     """`FILE::TEST` -> "passed", or why not."""
     report = base / f"report{number}.xml"
     environment = {**os.environ, "S3TEST_CONF": str(base / "s3tests.conf"), "PYTHONDONTWRITEBYTECODE": "1"}
-    command = [python, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"--junitxml={report}", "--tb=short"]
+    command = [python, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"--junitxml={report}", "--tb=no"]
     command += [f"s3tests/functional/{test}" for test in tests]
     with (base / f"suite{number}.log").open("wb") as log:
         subprocess.run(command, cwd=checkout, env=environment, stdout=log, stderr=log, timeout=DEADLINE, check=False)

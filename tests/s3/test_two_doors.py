@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -11,9 +12,11 @@ import pytest
 import trio
 
 from tests.s3.conftest import S3, in_thread
+from tests.s3.test_multipart import begin, complete, etag_of, part, wish
 from tests.unit.volume.helpers import Packer, check, crash_copy
 from tonfs.errors import Busy, PeerUnreachable, TimedOut
 from tonfs.s3shim.app import serve_s3
+from tonfs.s3shim.multipart import MIN_PART
 from tonfs.volume import ROOT, RemoteRange, Volume
 
 
@@ -303,6 +306,35 @@ async def test_what_a_put_or_delete_acknowledged_survives_a_kill(bucket: S3, tmp
         volume.close()
 
 
+async def test_what_an_upload_acknowledged_survives_a_kill(bucket: S3, tmp_path: Any) -> None:
+    bodies = [os.urandom(MIN_PART), b"last"]
+    upload = await begin(bucket)
+    tags = [(n, (await part(bucket, upload, n, body)).headers["etag"]) for n, body in enumerate(bodies, 1)]
+    with bucket.volume.lock:
+        before = crash_copy(bucket.directory, tmp_path / "before")
+    assert (await complete(bucket, upload, wish(tags))).status == 200
+    with bucket.volume.lock:
+        after = crash_copy(bucket.directory, tmp_path / "after")
+    first = Volume(before)
+    try:
+        check(first)
+        assert [part.size for part in first.upload_parts(upload)] == [len(body) for body in bodies]
+        assert first.is_empty(first.resolve([b"bkt"]).inode)
+    finally:
+        first.close()
+    second = Volume(after)
+    try:
+        check(second)
+        found = second.resolve([b"bkt", b"k"])
+        assert second.read(found.inode, 0, found.size).data == b"".join(bodies)
+        assert [part.size for part in second.object_parts(found.inode)] == [len(body) for body in bodies]
+        done = second.upload(upload).done
+        assert done is not None
+        assert f'"{done["etag"]}"' == etag_of(*bodies)
+    finally:
+        second.close()
+
+
 async def test_a_port_that_is_taken_is_said_so(s3: S3) -> None:
     with pytest.raises(BaseExceptionGroup) as error:
         async with trio.open_nursery() as nursery:
@@ -323,3 +355,89 @@ async def test_the_door_closes_while_a_client_is_slow(s3: S3) -> None:
                 slow.sendall(b"PUT /bkt/k HTTP/1.1\r\nHost: x\r\nContent-Le")
                 await trio.sleep(0.1)
                 nursery.cancel_scope.cancel()
+
+
+# Evicted bytes.
+
+
+async def evicted(s3: S3, *keys: bytes) -> Packer:
+    """Pack everything, prove it, and give the local copies of these keys up."""
+    packer = Packer()
+    packer.pack_all(s3.volume)
+
+    async def bring(ranges: Sequence[RemoteRange]) -> None:
+        for where in ranges:
+            data = packer.packs[where.bag_id][where.pack_offset : where.pack_offset + where.length]
+            await trio.to_thread.run_sync(s3.volume.fill, where, where.offset, data)
+
+    s3.on_fetch = bring
+    gone = s3.volume.evict([s3.volume.resolve([b"bkt", *key.split(b"/")]).inode for key in keys])
+    assert gone.files == len(keys)
+    return packer
+
+
+async def test_what_an_object_is_does_not_change_with_eviction(bucket: S3) -> None:
+    put = await bucket.put("/bkt/k", b"x" * 9000, x_amz_meta_m="1", x_amz_tagging="a=b", content_type="text/x")
+    before = (await bucket.call("HEAD", "/bkt/k")).headers
+    await evicted(bucket, b"k")
+    after = (await bucket.call("HEAD", "/bkt/k")).headers
+    for name in ("etag", "last-modified", "content-length", "content-type", "x-amz-meta-m", "x-amz-tagging-count"):
+        assert after[name] == before[name]
+    assert (await bucket.get("/bkt/k", if_none_match=put.headers["etag"])).status == 304
+    listed = await bucket.call("GET", "/bkt", [("list-type", "2")])
+    assert (listed.texts("ETag"), listed.texts("Size")) == ([put.headers["etag"]], ["9000"])
+    assert bucket.fetches == [], "nobody needed its bytes"
+    assert (await bucket.get("/bkt/k", range="bytes=0-9")).body == b"x" * 10
+
+
+async def test_copies_of_evicted_objects(bucket: S3) -> None:
+    await bucket.put("/bkt/md5", b"known" * 2000)
+    top = inode(bucket, b"bkt")
+    made = bucket.volume.create(top, b"posix", 0o100644, 0, 0)
+    bucket.volume.write(made.inode, 0, b"unknown" * 2000)
+    await evicted(bucket, b"md5", b"posix")
+    for key, body, fetched in (("md5", b"known" * 2000, False), ("posix", b"unknown" * 2000, True)):
+        bucket.fetches.clear()
+        done = await bucket.call("PUT", "/bkt/copy", headers={"x-amz-copy-source": f"bkt/{key}"})
+        assert (done.status, bool(bucket.fetches)) == (200, fetched), "bytes are needed for a digest only"
+        got = await bucket.get("/bkt/copy")
+        assert (got.body, got.headers["etag"]) == (body, f'"{hashlib.md5(body).hexdigest()}"')
+
+
+async def test_a_copy_and_its_source_go_separate_ways(bucket: S3) -> None:
+    await bucket.put("/bkt/a", b"x" * 100_000)
+    await bucket.call("PUT", "/bkt/b", headers={"x-amz-copy-source": "bkt/a"})
+    bucket.volume.write(inode(bucket, b"bkt", b"a"), 5, b"changed")
+    bucket.volume.truncate(inode(bucket, b"bkt", b"a"), 50)
+    assert (await bucket.get("/bkt/b")).body == b"x" * 100_000
+    assert (await bucket.call("DELETE", "/bkt/a")).status == 204
+    assert (await bucket.get("/bkt/b")).body == b"x" * 100_000
+    check(bucket.volume)
+
+
+@pytest.mark.parametrize(
+    "key", ["a//b", "/a", "a/../b", "./a", "..", "a/.", "x" * 256, "a\0b", "\udcff", "\udcc0\udcaf"]
+)
+async def test_keys_that_cannot_be_files_are_refused_on_every_verb(bucket: S3, key: str) -> None:
+    await bucket.put("/bkt/source", b"x")
+    codes = {"KeyTooLongError" if len(key) > 255 else "InvalidArgument"}
+    seen = set()
+    for method, query, headers in (
+        ("PUT", [], {}),
+        ("GET", [], {}),
+        ("DELETE", [], {}),
+        ("PUT", [], {"x-amz-copy-source": "bkt/source"}),
+        ("POST", [("uploads", "")], {}),
+        ("GET", [("tagging", "")], {}),
+        ("GET", [("acl", "")], {}),
+        ("DELETE", [("tagging", "")], {}),
+        ("GET", [("attributes", "")], {"x-amz-object-attributes": "ETag"}),
+    ):
+        answer = await bucket.call(method, "/bkt", query, headers=headers, key=key)
+        assert answer.status == 400
+        seen.add(answer.code)
+    assert (await bucket.call("HEAD", "/bkt", key=key)).status == 400
+    assert seen == codes
+    if key.isprintable() and "\0" not in key:
+        listed = await bucket.call("GET", "/bkt", [("list-type", "2"), ("prefix", key)])
+        assert (listed.status, listed.texts("Key")) == (200, [])
