@@ -13,6 +13,7 @@ import stat
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import ClassVar
 
 import hypothesis.strategies as st
 from hypothesis import HealthCheck, settings
@@ -21,7 +22,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from tests.unit.volume.helpers import Packer, check, crash_copy, dump, everything
 from tonfs.errors import FsError
 from tonfs.ids import Inode
-from tonfs.volume import SetAttr, Volume
+from tonfs.volume import SetAttr, Volume, contents, core, names, sharing
+from tonfs.volume.writeback import Batch
 
 NAMES = st.sampled_from([b"a", b"b", b"c", b"\xff\xfe", b"a-b"])
 PATHS = st.lists(NAMES, min_size=1, max_size=3)
@@ -198,12 +200,12 @@ class Mirror(RuleBasedStateMachine):
     # Comparing --------------------------------------------------------------------------------------------------
 
     @invariant()
-    def the_index_agrees_with_itself(self) -> None:
-        check(self.volume)
-
-    @invariant()
     def both_hold_the_same(self) -> None:
         assert dump(self.volume, self.packer) == self._dump_plain()
+
+    @invariant()
+    def the_index_agrees_with_itself(self) -> None:
+        check(self.volume)
 
     def _dump_plain(self) -> dict[bytes, tuple[object, ...]]:
         out: dict[bytes, tuple[object, ...]] = {}
@@ -225,7 +227,112 @@ class Mirror(RuleBasedStateMachine):
         self.create([b"a"])
 
 
+class Gate:
+    """In the place of the lock that is held while a batch is written: who wants it waits until the batch is written."""
+
+    def __init__(self, volume: Volume) -> None:
+        self.volume = volume
+        self.batch: Batch | None = None
+
+    def acquire(self, blocking: bool = True) -> bool:
+        if self.batch is not None:
+            batch, self.batch = self.batch, None
+            self.volume._write(batch)
+        return True
+
+    def release(self) -> None:
+        pass
+
+    def __enter__(self) -> None:
+        self.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+
+class Crowded(Mirror):
+    """The same where hardly anything fits into memory, and batches are often on their way to the index."""
+
+    LIMITS: ClassVar = (
+        (core, "NODE_CACHE", 2),
+        (core, "NAME_CACHE", 2),
+        (core, "DATA_CACHE", 10),
+        (core, "MAX_WHOLE", 1),
+        (names, "MAX_WHOLE", 1),
+        (names, "PREFETCH", 0),
+        (contents, "INLINE_MAX", 4500),
+        (sharing, "INLINE_MAX", 4500),
+        (contents, "WINDOW_SIZE", 60_000),
+    )
+
+    def __init__(self) -> None:
+        self.before = [getattr(module, name) for module, name, _ in self.LIMITS]
+        for module, name, value in self.LIMITS:
+            setattr(module, name, value)
+        super().__init__()
+        self._gated()
+
+    def teardown(self) -> None:
+        super().teardown()
+        for (module, name, _), value in zip(self.LIMITS, self.before, strict=True):
+            setattr(module, name, value)
+
+    def _gated(self) -> None:
+        if not isinstance(self.volume._flushing, Gate):
+            self.volume._flushing = Gate(self.volume)  # type: ignore[assignment]
+
+    @rule()
+    def the_index_agrees_with_itself(self) -> None:
+        """Not after each step: it commits."""
+        check(self.volume)
+
+    @rule()
+    def a_batch_is_on_its_way(self) -> None:
+        self._gated()
+        gate = self.volume._flushing
+        assert isinstance(gate, Gate)
+        with gate, self.volume.lock:
+            gate.batch = self.volume._take()
+
+    @rule()
+    def memory_is_short(self) -> None:
+        with self.volume.lock:
+            self.volume._names_kept += 10
+            self.volume._data_kept += 100
+            self.volume._shrink_cache()
+
+    @rule(old=PATHS, new=PATHS, offset=OFFSETS)
+    def clone(self, old: Path_, new: Path_, offset: int) -> None:
+        """What `concat` makes of a file is an equal file."""
+        inode = self._file(old)
+        if inode is None or self._file(new) is not None:
+            return
+        size = self.volume.getattr(inode).size
+        cut = min(offset, size)
+        staged = self.volume.stage(os.geteuid(), os.getegid())
+        self.volume.concat(staged, [(inode, 0, cut), (inode, cut, size - cut)])
+        try:
+            parent = self.parent(new)
+            self.volume._node(staged).nlink = 0
+            with self.volume.lock, self.volume._atomic():
+                node = self.volume._node(staged)
+                if self.volume._find(parent, new[-1]) is not None:
+                    raise FsError("taken", errno.EEXIST)
+                node.nlink = 1
+                self.volume._add_name(self.volume._live_dir(parent), new[-1], node)
+        except FsError:
+            self.volume.discard(staged)
+            return
+        self.volume.drop(staged)
+        shutil.copyfile(self.real(old), self.real(new), follow_symlinks=False)
+        os.chmod(self.real(new), 0o644)
+
+
 TestMirror = Mirror.TestCase
+TestCrowded = Crowded.TestCase
+TestCrowded.settings = settings(
+    max_examples=60, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)
+)
 TestMirror.settings = settings(
     max_examples=80, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)
 )
