@@ -18,7 +18,7 @@ from ..bag import BagHeader
 from ..bagfiles import StoredBag
 from ..bagfiles.hashing import Progress
 from ..bagfiles.store import BagStore
-from ..errors import NotFound, PeerUnreachable, Refused, TimedOut, TonfsError, UsageError
+from ..errors import DhtUnavailable, NotFound, PeerUnreachable, Refused, TimedOut, TonfsError, UsageError
 from ..ids import BagId, bag_id
 from ..network.api import FetchReport
 from ..network.peer_client import PeerClient
@@ -125,14 +125,14 @@ async def _get(context: Context, wish: _Wish, network: tuple[str | None, str, st
 
 
 async def _fetch(client: PeerClient, wish: _Wish, pieces: Sequence[int] | None) -> FetchReport:
-    """Until it is here. Raises TimedOut; without a limit PeerUnreachable when nobody serves it."""
+    """Until it is here. Raises TimedOut; without a limit PeerUnreachable, DhtUnavailable when nobody serves it."""
     end = trio.current_time() + (FOREVER if wish.timeout is None else wish.timeout)
     patience = trio.current_time() + (SEARCH_FOR if wish.timeout is None else wish.timeout)
     while True:
         try:
             left = max(0.5, end - trio.current_time())
             return await client.fetch(wish.bag, wish.directory, pieces, timeout=left)
-        except PeerUnreachable as exc:
+        except (PeerUnreachable, DhtUnavailable) as exc:
             if trio.current_time() >= patience:
                 if wish.timeout is None:
                     raise

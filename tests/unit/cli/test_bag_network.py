@@ -126,6 +126,16 @@ def test_a_bag_that_nobody_has_is_given_up_at_the_deadline(tool: Tool, tmp_path:
     assert "kept" in tool.capsys.readouterr().err
 
 
+def test_while_no_dht_node_answers_the_search_goes_on_until_the_deadline(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "global.config.json"
+    path.write_text('{"dht": {"static_nodes": {"nodes": []}}}', encoding="ascii")
+    words = ["--to", str(tmp_path / "x"), "--global-config", str(path), "--timeout", "2s"]
+    assert run(["bag", "get", "ab" * 32, "--store", str(tmp_path / "store"), *words]) == 7
+    assert "goes on" in capsys.readouterr().err
+
+
 def test_without_a_network_the_tool_says_what_to_give(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
