@@ -16,6 +16,10 @@ RUNS = (
         "S3: the door beside nanio, rclone and versitygw, as far as they are here",
         ["s3.py", "--json", str(HERE / "out" / "s3.json")],
     ),
+    (
+        "two doors: the mount while the S3 door of the same volume is under load",
+        ["two_doors.py", "--json", str(HERE / "out" / "doors.json")],
+    ),
     ("network: RLDP2 between two processes beside bare sockets", ["network_loopback.py", "--megabytes", "64"]),
     ("storage: a bag between two peer processes", ["storage_loopback.py", "--size", "64"]),
     ("bags: making one beside tonutils-storage", ["bag_creation.py", "--json", str(HERE / "out" / "bags.json")]),

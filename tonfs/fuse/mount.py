@@ -194,6 +194,7 @@ class Mount:
         if not install(gate):
             log.info("this pyfuse3 does not take the fast loop; its own serves")
             return await pyfuse3.main(WORKERS, WORKERS)
+        self._kernel.busy = gate.busy
         try:
             await pyfuse3.main(WORKERS, WORKERS)
         finally:

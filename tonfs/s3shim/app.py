@@ -27,12 +27,14 @@ from ..volume.api import Fetch, Namespace, RemoteRange
 from . import operations, xml
 from .auth import identify
 from .connections import Connections, new_request_id
+from .crowd import Crowd
 from .door import Answer, Call, Door
 from .features import DEFAULT_FEATURES, Features, keep_house
 from .http import HttpBody, question_of, send
 from .keys import KeyStore
 from .listen import DEFAULT_SAFETY, Safety, check_exposure, is_loopback, parse_listen, tls_context
 from .router import Operation, check_headers, check_method, route
+from .turns import Turns
 
 log = get_logger(__name__)
 
@@ -110,6 +112,7 @@ class _Server:
     ) -> None:
         self._pool = ThreadPoolExecutor(WORKERS, thread_name_prefix="s3-disk")
         self._runner: web.ServerRunner | None = None
+        self._turns = Turns(namespace.kernel.busy)
         self._door = Door(
             namespace=namespace,
             keys=keys,
@@ -123,6 +126,7 @@ class _Server:
             presigned_v2=presigned_v2,
             replicated=features.replicated,
             show_state=features.show_state,
+            crowd=Crowd(self._turns.take),
         )
         self._requests = Batch(__name__, "request")
         self._connections: Connections
@@ -166,6 +170,7 @@ class _Server:
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
         request_id = new_request_id()
         begin = time.monotonic()
+        self._turns.take()
         self._connections.begin(request)
         label = "-"
 

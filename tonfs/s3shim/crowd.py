@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final
 
 MEMORY: Final = 16 << 20
@@ -14,7 +15,9 @@ _COPIES: Final = 2
 class Crowd:
     """For one thread."""
 
-    def __init__(self) -> None:
+    def __init__(self, pause: Callable[[], None] = lambda: None) -> None:
+        """`pause` is called at each block: bodies make room for others there (`turns.py`)."""
+        self._pause = pause
         self._count = 0
 
     def enter(self) -> None:
@@ -25,4 +28,5 @@ class Crowd:
 
     def block(self, most: int) -> int:
         """Bytes for the next block of one of them, `most` when there are few."""
+        self._pause()
         return max(LEAST, min(most, MEMORY // (_COPIES * max(1, self._count)) & -4096))

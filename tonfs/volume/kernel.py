@@ -11,6 +11,10 @@ from collections.abc import Callable
 from ..ids import Inode
 
 
+def _never() -> bool:
+    return False
+
+
 def _nothing(*_: object) -> None:
     pass
 
@@ -22,5 +26,7 @@ class KernelCache:
         """Files that are open for writing through the mount: only these can have bytes that nobody here knows."""
         self.pull: Callable[[Inode], None] = _nothing
         """What the kernel has of this file comes to the volume. Slow; returns at a deadline of a few seconds."""
+        self.busy: Callable[[], bool] = _never
+        """The mount has answered a request a moment ago. From any thread."""
         self.settle: Callable[[], None] = _nothing
         """Returns when the kernel has forgotten all that `on_change` told it to forget. Slow, with a deadline."""

@@ -77,6 +77,16 @@ async def test_a_request_that_comes_later_is_waited_for(empty_pipe: tuple[int, i
     assert gate.at_once == 0
 
 
+async def test_it_is_busy_for_a_moment_after_a_request(full_pipe: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    gate = Gate()
+    assert not gate.busy()
+    monkeypatch.setattr(gate_module, "RECENT", 1e9)
+    await gate.wait_readable(full_pipe)
+    assert gate.busy()
+    monkeypatch.setattr(gate_module, "RECENT", 0.0)
+    assert not gate.busy()
+
+
 async def test_closing_ends_the_wait(empty_pipe: tuple[int, int]) -> None:
     gate = Gate()
     ended = trio.Event()

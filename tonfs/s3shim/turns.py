@@ -1,0 +1,34 @@
+"""The mount goes first: while it is at work, the S3 door's thread takes a fraction of the interpreter's time.
+
+Both live in one process, and only one thread of it runs Python at a time. Without this, busy clients of the door take
+most of that from programs that use the mount.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Final
+
+GRAIN: Final = 0.0004
+"""Seconds of work after which a pause is due."""
+PAUSE: Final = 4.0
+"""Times as long as the work before it."""
+LONGEST: Final = 0.01
+
+
+class Turns:
+    """For one thread. `mount_busy` says whether the mount has just answered a request."""
+
+    def __init__(self, mount_busy: Callable[[], bool]) -> None:
+        self._mount_busy = mount_busy
+        self._worked = time.thread_time()
+
+    def take(self) -> None:
+        """Call often. Pauses the whole thread, all its requests, so that the share is kept however many there are."""
+        used = time.thread_time() - self._worked
+        if used < GRAIN:
+            return
+        if self._mount_busy():
+            time.sleep(min(used * PAUSE, LONGEST))
+        self._worked = time.thread_time()
