@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+from functools import partial
 
 import pytest
 
-from tests.s3.conftest import S3
+from tests.s3.conftest import S3, in_thread
 from tests.s3.signer import Response
 from tonfs.s3shim.keys import Rights
 
@@ -237,3 +238,31 @@ async def test_lists_of_access_rights_are_the_owners(bucket: S3) -> None:
     assert (await bucket.put("/bkt/k", b"y", x_amz_acl="public-read")).code == "AccessControlListNotSupported"
     assert (await bucket.get("/bkt/k")).body == b"x"
     assert (await bucket.call("GET", "/bkt/absent", [("acl", "")])).code == "NoSuchKey"
+
+
+async def test_a_bucket_made_public_is_so_until_it_is_deleted(s3: S3) -> None:
+    async def anonymous(method: str, path: str) -> int:
+        return (await in_thread(partial(s3.client.send, method, path, {"host": s3.client.host}))).status
+
+    assert (await s3.put("/open", x_amz_acl="public-read")).status == 200
+    assert (await s3.put("/open/k", b"x", x_amz_acl="public-read")).status == 200
+    assert (await s3.put("/open/k", b"y", x_amz_acl="private")).code == "AccessControlListNotSupported"
+    assert [await anonymous("GET", path) for path in ("/open/k", "/open?list-type=2")] == [200, 200]
+    assert [await anonymous("GET", path) for path in ("/open?uploads", "/", "/other")] == [403, 403, 403]
+    assert [await anonymous(method, "/open/k") for method in ("PUT", "DELETE", "POST")] == [403, 403, 403]
+    assert (await s3.call("GET", "/open", [("acl", "")])).texts("Permission") == ["FULL_CONTROL", "READ"]
+    assert (await s3.call("PUT", "/open", [("acl", "")], headers={"x-amz-acl": "private"})).status == 200
+    assert await anonymous("GET", "/open/k") == 403
+    await s3.call("PUT", "/open", [("acl", "")], headers={"x-amz-acl": "public-read"})
+    await s3.call("DELETE", "/open/k")
+    assert (await s3.call("DELETE", "/open")).status == 204
+    await s3.put("/open")
+    await s3.put("/open/k", b"private")
+    assert await anonymous("GET", "/open/k") == 403, "another bucket of the name is not public"
+
+
+async def test_a_browser_is_told_that_there_is_no_cors(bucket: S3) -> None:
+    async def ask(**headers: str) -> Response:
+        return await in_thread(partial(bucket.client.send, "OPTIONS", "/bkt/k", {"host": bucket.client.host} | headers))
+
+    assert ((await ask()).status, (await ask(origin="http://x")).code) == (400, "AccessForbidden")
