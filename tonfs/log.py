@@ -63,25 +63,29 @@ def get_logger(name: str) -> Log:
 
 
 class Batch:
-    """One kind of event at level INFO that happens thousands of times a second: formatted when it happens, written
-    together by `flush`. For one thread."""
+    """One kind of event at level INFO that happens thousands of times a second: kept, then formatted and written together
+    by `flush`. For one thread."""
 
     def __init__(self, name: str, event: str) -> None:
         self._logger = logging.getLogger(name)
         self._event = event
-        self._waiting: list[logging.LogRecord] = []
+        self._waiting: list[tuple[float, Mapping[str, object]]] = []
 
     def add(self, **fields: object) -> None:
         if self._logger.isEnabledFor(logging.INFO):
-            record = logging.LogRecord(self._logger.name, logging.INFO, "", 0, self._event, None, None)
-            record.fields = fields
-            self._waiting.append(record)
+            self._waiting.append((time.time(), fields))
+
+    def _record(self, created: float, fields: Mapping[str, object]) -> logging.LogRecord:
+        record = logging.LogRecord(self._logger.name, logging.INFO, "", 0, self._event, None, None)
+        record.created, record.fields = created, fields
+        return record
 
     def flush(self) -> None:
         """Write what waits, with one call per handler."""
-        waiting, self._waiting = self._waiting, []
-        if not waiting:
+        if not self._waiting:
             return
+        waiting = [self._record(*item) for item in self._waiting]
+        self._waiting = []
         for handler in logging.getLogger().handlers:
             if type(handler) is logging.StreamHandler:
                 text = "".join(handler.format(record) + handler.terminator for record in waiting)

@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable
 from datetime import datetime
 from email.utils import formatdate, parsedate_to_datetime
+from functools import lru_cache
 from typing import Final
 
 from ..errors import S3Error
@@ -17,7 +18,12 @@ _RANGE: Final = re.compile(r"bytes=([0-9]{0,4000})-([0-9]{0,4000})")
 
 
 def http_date(seconds: float) -> str:
-    return formatdate(int(seconds), usegmt=True)
+    return _formatted(int(seconds))
+
+
+@lru_cache(1024)
+def _formatted(seconds: int) -> str:
+    return formatdate(seconds, usegmt=True)
 
 
 def _parse_date(text: str | None) -> float | None:

@@ -57,6 +57,8 @@ def _headers(call: Call, found: Found, key: Key, slice_: _Slice) -> Headers:
 
 
 def _overridden(call: Call, headers: Headers) -> Headers:
+    if not call.request.query:
+        return headers
     for word, name in OVERRIDES.items():
         value = call.parameter(word)
         if value is None:

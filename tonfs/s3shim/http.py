@@ -16,9 +16,8 @@ from ..errors import S3Error, TonfsError
 from ..log import get_logger
 from .crowd import Crowd
 from .door import BLOCK, Answer
-from .router import split_path
 from .sigv4 import Request
-from .uri import parse_query, split_target
+from .uri import decode, parse_query, split_target
 
 log = get_logger(__name__)
 
@@ -86,12 +85,15 @@ class HttpBody:
 def question_of(request: web.BaseRequest) -> Request:
     """The request as it came. Raises S3Error(InvalidURI)."""
     path, query = split_target(request.raw_path)
-    headers = tuple(
-        (name.decode("latin-1").lower(), value.decode("utf-8", "surrogateescape").strip())
-        for name, value in request.raw_headers
-    )
-    split_path(path)
-    return Request(request.method, path, parse_query(query), headers, has_body=request.can_read_body)
+    headers = [(_name(name), value.decode("utf-8", "surrogateescape").strip()) for name, value in request.raw_headers]
+    decode(path)
+    pairs = parse_query(query) if query else []
+    return Request(request.method, path, pairs, headers, has_body=request.can_read_body)
+
+
+@lru_cache(512)
+def _name(raw: bytes) -> str:
+    return raw.decode("latin-1").lower()
 
 
 @lru_cache(4)
@@ -105,8 +107,9 @@ class Sent(web.StreamResponse):
     aiohttp's own response costs more than everything else that a small GET does.
     """
 
-    def __init__(self, status: int, writer: AbstractStreamWriter, keep: bool) -> None:
-        super().__init__(status=status)
+    def __init__(self, writer: AbstractStreamWriter, keep: bool) -> None:
+        # Not `super().__init__()`: it prepares headers and cookies that have been sent. What aiohttp asks of an answer
+        # after its handler are the methods below, and nothing else.
         self._writer = writer
         self._keep = keep
 
@@ -161,7 +164,7 @@ async def send(request: web.BaseRequest, answer: Answer, request_id: str) -> web
             await _write(request, writer, body)
         if answer.stream is not None:
             await _stream(request, writer, answer, request_id)
-    return Sent(answer.status, writer, keep)
+    return Sent(writer, keep)
 
 
 async def _write(request: web.BaseRequest, writer: AbstractStreamWriter, data: bytes) -> None:

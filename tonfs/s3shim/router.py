@@ -261,7 +261,7 @@ def check_method(request: Request) -> None:
 def route(request: Request) -> Target:
     """Raises S3Error: NotImplemented, MethodNotAllowed, InvalidArgument, InvalidURI."""
     bucket, key = split_path(request.raw_path)
-    words = {name for name, _, _ in request.query} & SUB_RESOURCES
+    words = {name for name, _, _ in request.query} & SUB_RESOURCES if request.query else set()
     if b"/" in bucket or (not bucket and key):
         raise S3Error("InvalidBucketName", 400, "The specified bucket is not valid.")
     if not bucket:
@@ -353,10 +353,15 @@ def _unversioned(request: Request, words: set[str]) -> set[str]:
     return words - {"versionId"}
 
 
+_ALWAYS: Final = frozenset({"x-amz-content-sha256", "x-amz-date"})
+
+
 def check_headers(request: Request, operation: Operation) -> None:
     """Refuse what would change the meaning of the request and is not done here. Raises S3Error."""
     obeyed = _OBEYED.get(operation, frozenset())
     for name, value in request.headers:
+        if not name.startswith("x-amz-") or name in _ALWAYS:
+            continue
         if name == "x-amz-expected-bucket-owner" or name == "x-amz-source-expected-bucket-owner":
             if value != OWNER_ID:
                 raise S3Error("AccessDenied", 403, "The bucket does not belong to the expected owner.")

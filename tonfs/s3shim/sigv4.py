@@ -12,7 +12,7 @@ import hmac
 import re
 import time
 from calendar import timegm
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from enum import Enum
@@ -20,7 +20,7 @@ from functools import cached_property, lru_cache
 from typing import Final
 
 from ..errors import S3Error
-from .uri import Pairs, decode, encode
+from .uri import Pairs, decode, encode, is_plain_path
 
 ALGORITHM: Final = "AWS4-HMAC-SHA256"
 MAX_SKEW: Final = 15 * 60
@@ -48,6 +48,10 @@ class PayloadKind(Enum):
     @property
     def signed(self) -> bool:
         return self in (PayloadKind.EXACT, PayloadKind.SIGNED_CHUNKS, PayloadKind.SIGNED_CHUNKS_TRAILER)
+
+
+_EXACT: Final = PayloadKind.EXACT
+_PROMISES: Final = {kind.value: kind for kind in PayloadKind if kind is not PayloadKind.EXACT}
 
 
 @dataclass(frozen=True)
@@ -141,7 +145,7 @@ _QUERY_LOWER: Final = frozenset(name.lower() for name in _QUERY_NAMES)
 
 def is_presigned(request: Request) -> bool:
     """Whether the query claims to authenticate, in whatever spelling."""
-    return any(name.lower() in _QUERY_LOWER for name, _, _ in request.query)
+    return bool(request.query) and any(name.lower() in _QUERY_LOWER for name, _, _ in request.query)
 
 
 # By header.
@@ -241,10 +245,10 @@ def _declared_payload(request: Request) -> tuple[PayloadKind, str]:
 def parse_payload(declared: str) -> tuple[PayloadKind, str]:
     """(kind, hex digest for EXACT). Raises S3Error."""
     if _HEX64.fullmatch(declared) and declared.isascii():
-        return PayloadKind.EXACT, declared
-    for kind in PayloadKind:
-        if kind is not PayloadKind.EXACT and declared == kind.value:
-            return kind, ""
+        return _EXACT, declared
+    kind = _PROMISES.get(declared)
+    if kind is not None:
+        return kind, ""
     if declared.startswith("STREAMING-"):
         raise S3Error("NotImplemented", 501, "This way of signing a body is not implemented.")
     raise S3Error(
@@ -253,22 +257,28 @@ def parse_payload(declared: str) -> tuple[PayloadKind, str]:
 
 
 def _signed_headers(request: Request, text: str) -> list[str]:
-    """The names, checked: sorted, unique, `host` among them, no `x-amz-*` header of the request left out."""
+    """The names in order, checked: unique, `host` among them, no `x-amz-*` header of the request left out."""
+    names = _names(text)
+    present = request.header_map
+    if not names <= present.keys():
+        raise _mismatch(f"The header {min(names - present.keys())!r} is signed but was not sent.")
+    loose = [key for key in present if key.startswith("x-amz-") and key not in names]
+    if loose:
+        raise S3Error(
+            "AccessDenied", 403, f"There were headers present in the request which were not signed: {min(loose)}"
+        )
+    return sorted(names)
+
+
+@lru_cache(256)
+def _names(text: str) -> frozenset[str]:
+    """Of SignedHeaders; clients send the same few lists again and again."""
     names = text.split(";")
     if any(not _TOKEN.fullmatch(name) for name in names) or len(set(names)) != len(names):
         raise _malformed("SignedHeaders must be lower-case names, each once")
     if "host" not in names:
         raise _malformed("the header host must be signed")
-    present = request.header_map
-    missing = [name for name in names if name not in present]
-    if missing:
-        raise _mismatch(f"The header {min(missing)!r} is signed but was not sent.")
-    loose = sorted(key for key in present if key.startswith("x-amz-") and key not in names)
-    if loose:
-        raise S3Error(
-            "AccessDenied", 403, f"There were headers present in the request which were not signed: {loose[0]}"
-        )
-    return names
+    return frozenset(names)
 
 
 def secret_of(lookup: Lookup, access_key: str) -> str:
@@ -350,7 +360,11 @@ def canonical_query(query: Pairs) -> str:
 
 def canonical_headers(headers: Mapping[str, Sequence[str]], names: Sequence[str]) -> str:
     """`name:value` lines in order of name; values trimmed, runs of blanks folded, repeated headers joined by comma."""
-    return "".join(f"{name}:{','.join(' '.join(value.split()) for value in headers[name])}\n" for name in sorted(names))
+    return "".join([f"{name}:{_folded(headers[name])}\n" for name in sorted(names)])
+
+
+def _folded(values: Sequence[str]) -> str:
+    return " ".join(values[0].split()) if len(values) == 1 else ",".join(" ".join(value.split()) for value in values)
 
 
 @lru_cache(256)
@@ -365,6 +379,12 @@ def signing_key(secret: str, scope: str) -> bytes:
 def string_to_sign(date: str, scope: str, canonical_request: str) -> str:
     digest = hashlib.sha256(canonical_request.encode("utf-8", "surrogateescape")).hexdigest()
     return f"{ALGORITHM}\n{date}\n{scope}\n{digest}"
+
+
+def _spellings(raw_path: str) -> Iterable[str]:
+    if is_plain_path(raw_path):
+        return (raw_path,)
+    return dict.fromkeys((encode(decode(raw_path), keep_slash=True), raw_path))
 
 
 def _check(
@@ -383,11 +403,11 @@ def _check(
     """
     key = signing_key(secret, scope)
     given = signature.encode("utf-8", "surrogateescape")
-    names = ";".join(sorted(signed))
+    names = ";".join(signed)
     text = canonical_query(query) if query else ""
     headers = canonical_headers(request.header_map, signed)
     good = False
-    for path in dict.fromkeys((encode(decode(request.raw_path), keep_slash=True), request.raw_path)):
+    for path in _spellings(request.raw_path):
         canonical = f"{request.method}\n{path}\n{text}\n{headers}\n{names}\n{payload_hash}"
         expected = hmac.digest(key, string_to_sign(date, scope, canonical).encode(), "sha256").hex()
         good |= hmac.compare_digest(expected.encode(), given)

@@ -37,6 +37,11 @@ _PLAIN: Final = re.compile(rb"[A-Za-z0-9._~-]*")
 _PLAIN_PATH: Final = re.compile(rb"[A-Za-z0-9._~/-]*")
 
 
+def is_plain_path(path: str) -> bool:
+    """Made of nothing that could be percent-encoded or is."""
+    return path.isascii() and _PLAIN_PATH.fullmatch(path.encode("ascii")) is not None
+
+
 def encode(data: bytes, keep_slash: bool = False) -> str:
     """Percent-encode everything but A-Z a-z 0-9 - . _ ~ (and `/` when asked), hex digits in upper case."""
     if (_PLAIN_PATH if keep_slash else _PLAIN).fullmatch(data):
