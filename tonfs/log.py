@@ -63,8 +63,8 @@ def get_logger(name: str) -> Log:
 
 
 class Batch:
-    """One kind of event at level INFO that happens thousands of times a second: kept, then formatted and written together
-    by `flush`. For one thread."""
+    """One kind of event at level INFO that happens thousands of times a second: kept, then formatted and written
+    together by `flush`. For one thread."""
 
     def __init__(self, name: str, event: str) -> None:
         self._logger = logging.getLogger(name)
