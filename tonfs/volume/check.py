@@ -116,7 +116,7 @@ def _names(db: sqlite3.Connection) -> Iterator[Finding]:
         yield Finding("name-without-inode", f"The name {show(key)} leads to inode {inode}, which does not exist.", fix)
     for cookie, key, inode, parent in db.execute(
         "SELECT n.cookie, n.key, n.inode, n.parent FROM name n LEFT JOIN inode p ON p.inode = n.parent "
-        f"WHERE p.inode IS NULL OR NOT {DIR.replace('mode', 'p.mode')}"
+        f"WHERE (p.inode IS NULL AND n.parent != {ROOT}) OR NOT {DIR.replace('mode', 'p.mode')}"
     ):
         fix = Fix("rescue_name", (cookie, inode), f"move it to lost+found/#{inode}")
         yield Finding("name-without-directory", f"The name {show(key)} lies in {parent}, which is no directory.", fix)

@@ -182,7 +182,9 @@ class Repair:
         self._db.execute("DELETE FROM attached WHERE dir = ? AND slot = ?", (folder, slot))
         if not self._db.execute("SELECT 1 FROM attached WHERE dir = ?", (folder,)).fetchone():
             self._db.execute(f"UPDATE inode SET flags = flags & ~{schema.ATTACHED} WHERE inode = ?", (folder,))
-        if self._db.execute("SELECT 1 FROM inode WHERE inode = ?", (inode,)).fetchone() is not None:
+        here = self._db.execute("SELECT 1 FROM inode WHERE inode = ?", (inode,)).fetchone()
+        named = self._db.execute("SELECT 1 FROM name WHERE inode = ?", (inode,)).fetchone()
+        if here is not None and named is None:
             self.rescue_inode(inode)
 
     def drop_rows(self, table: str, inode: int) -> None:

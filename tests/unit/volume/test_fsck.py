@@ -20,7 +20,7 @@ from tonfs.cli.fsck import Outcome, _Shown, look, run
 from tonfs.errors import Busy, Damaged, NotFound, UsageError
 from tonfs.ids import Inode
 from tonfs.volume import ROOT, PackedFile, Volume
-from tonfs.volume.schema import CONTENT, DIRTY, INLINE, SEGMENTED, XATTRS
+from tonfs.volume.schema import ATTACHED, CONTENT, DIRTY, INLINE, SEGMENTED, XATTRS
 
 BIG = os.urandom(200_000)
 SMALL = b"small and packed"
@@ -225,6 +225,13 @@ def changed_segments(world: World) -> None:
 
 
 MENDED: list[tuple[str, Damage, str, dict[str, bytes]]] = [
+    ("no root directory", sql("DELETE FROM inode WHERE inode = 1"), "root", WHOLE),
+    ("an object on a directory that is gone", sql("DELETE FROM name WHERE inode = {small}",
+     "INSERT INTO attached VALUES (777, 0, 1, CAST('x' AS BLOB), {small})"), "attached",
+     {k: v for k, v in WHOLE.items() if k != "d/small"} | {"lost+found/#{small}": SMALL}),
+    ("a directory with an object that is gone",
+     sql("INSERT INTO attached VALUES ({dir}, 0, 1, CAST('d' AS BLOB), 777)",
+         f"UPDATE inode SET flags = flags | {ATTACHED} WHERE inode = {{dir}}"), "attached", WHOLE),
     ("a name whose inode row is gone, but not its bytes", sql("DELETE FROM inode WHERE inode = {fresh}"),
      "name-without-inode", WHOLE),
     ("a name with nothing behind it", sql("INSERT INTO name VALUES (999, 1, 'ghost', 777)"),
