@@ -218,9 +218,14 @@ class MountMirror(RuleBasedStateMachine):
     def pread(self, which: int, offset: int) -> None:
         self.each(which, lambda fd: (os.pread(fd, 5000, offset), os.fstat(fd).st_size, os.fstat(fd).st_nlink))
 
-    @rule(which=st.integers(0, 3), size=OFFSETS)
-    def ftruncate(self, which: int, size: int) -> None:
-        self.each(which, lambda fd: os.ftruncate(fd, size))
+    @rule(
+        which=st.integers(0, 3),
+        data=st.sampled_from([b"x" * 4096, b"y" * 9000, b"z" * 200_000]),
+        sizes=st.sampled_from([(1, 5000), (100, 70_000), (4096, 1 << 20), (0, 100), (5000, 4095, 9000)]),
+    )
+    def cut_and_grow(self, which: int, data: bytes, sizes: tuple[int, ...]) -> None:
+        """What was cut off and grown again reads as zeros."""
+        self.each(which, lambda fd: [os.pwrite(fd, data, 0), os.fsync(fd), *(os.ftruncate(fd, size) for size in sizes)])
 
     @rule(which=st.integers(0, 3), data=st.binary(min_size=1, max_size=40))
     def write_by_map(self, which: int, data: bytes) -> None:
@@ -349,6 +354,7 @@ class MountMirror(RuleBasedStateMachine):
     def begin(self) -> None:
         self.create("a", 0o644)
         self.open("a", os.O_RDWR)
+        self.cut_and_grow(0, b"y" * 9000, (100, 70_000))
 
 
 TestMountMirror = MountMirror.TestCase
