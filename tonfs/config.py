@@ -19,7 +19,7 @@ from .errors import NotFound, UsageError
 from .policy import Policy, devnet_defaults
 
 NETWORKS: Final = ("devnet", "testnet", "mainnet", "none")
-SEEDERS: Final = ("", "tonutils-storage")
+SEEDERS: Final = ("", "tonutils-storage", "storage-daemon")
 CONFIG_NAME: Final = "config.toml"
 
 
@@ -60,13 +60,17 @@ class PeerSettings:
     packet_loss: float = 0.0
     """Share of datagrams dropped on purpose, for rehearsals. Refused outside the devnet."""
     seeder: str = ""
-    """`tonutils-storage`: a daemon that runs here anyway seeds the packs; empty: our own peer does."""
+    """`tonutils-storage` or `storage-daemon`: a daemon that runs here anyway seeds the packs; empty: our own peer."""
     seeder_url: str = "http://127.0.0.1:8192"
-    """Where that daemon's HTTP API (its option -api) listens."""
+    """Where tonutils-storage's HTTP API (its option -api) listens."""
     seeder_login: str = ""
     """Login of that API (-api-login); empty: none."""
     seeder_password_file: str = ""
     """File that holds its password (-api-password)."""
+    seeder_control: str = "127.0.0.1:5555"
+    """Control port (-p) of storage-daemon."""
+    seeder_keys: str = ""
+    """Its folder cli-keys, with server.pub and client."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +98,10 @@ class Settings:
         if not 0.0 <= self.peer.packet_loss < 1.0:
             raise UsageError("peer.packet_loss must lie between 0 and 1.")
         if self.peer.seeder not in SEEDERS:
-            raise UsageError(f"peer.seeder cannot be {self.peer.seeder!r}.", hint="Use tonutils-storage, or nothing.")
+            raise UsageError(
+                f"peer.seeder cannot be {self.peer.seeder!r}.",
+                hint=f"Use one of {', '.join(SEEDERS[1:])}.",
+            )
         if not 1 <= self.policy.replica.replicas <= 100:
             raise UsageError("policy.replica.replicas must lie between 1 and 100.")
         if not 1 << 16 <= self.policy.pack.target_size <= 512 << 20:

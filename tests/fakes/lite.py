@@ -10,9 +10,9 @@ import trio
 from pytoniq_core.tl.generator import TlGenerator
 
 from tonfs.devnet import chain_api as api
-from tonfs.devnet.adnl_tcp import make_hello
 from tonfs.devnet.chain_api import AccountId, Block, BlockId
 from tonfs.errors import BlockUnknown, ExternalRefused
+from tonfs.network.adnl_tcp import make_hello
 from tonfs.network.keys import KeyPair
 
 SCHEMAS: Any = TlGenerator.with_default_schemas().generate()

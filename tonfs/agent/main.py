@@ -23,6 +23,7 @@ from ..log import get_logger
 from ..network.api import PeerNet
 from ..network.backed_net import BackedNet
 from ..network.peer_client import PeerClient
+from ..network.storage_daemon import storage_daemon_of
 from ..network.tonutils_daemon import daemon_of
 from . import fetcher, packer, status
 from .auditor import Auditor
@@ -79,7 +80,9 @@ async def _peer(nursery: trio.Nursery, volume: Path, settings: Settings) -> Asyn
         client = PeerClient(socket)
         await nursery.start(client.run)
         peer = settings.peer
-        if peer.seeder:
+        if peer.seeder == "storage-daemon":
+            yield BackedNet(client, storage_daemon_of(peer.seeder_control, peer.seeder_keys))
+        elif peer.seeder:
             yield BackedNet(client, daemon_of(peer.seeder_url, peer.seeder_login, peer.seeder_password_file))
         else:
             yield client

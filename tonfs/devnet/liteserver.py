@@ -15,9 +15,9 @@ import trio
 
 from ..errors import BadPacket, TonfsError
 from ..log import get_logger
+from ..network.adnl_tcp import HELLO_SIZE, FrameCodec, accept_hello
 from ..network.keys import KeyPair
 from . import lite_answers, lite_tl
-from .adnl_tcp import HELLO_SIZE, FrameCodec, accept_hello
 from .chain_api import DevnetChain
 
 log = get_logger(__name__)

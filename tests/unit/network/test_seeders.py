@@ -11,13 +11,16 @@ from pathlib import Path
 import pytest
 import trio
 
+from tests.fakes.control_port import ControlPort
 from tests.fakes.tonutils_api import TonutilsApi
 from tests.unit.network.swarm_kit import Host, World
 from tonfs.bagfiles import CreatedBag, StoredBag, create_bag
-from tonfs.errors import BadPacket, NotFound, NotRunning, PeerUnreachable, Refused, TimedOut, UsageError
+from tonfs.errors import BadPacket, NotFound, NotRunning, PeerUnreachable, Refused, TimedOut, TonfsError, UsageError
 from tonfs.ids import BagId
 from tonfs.network.api import Seeder
 from tonfs.network.backed_net import BackedNet
+from tonfs.network.keys import KeyPair, boxed_public
+from tonfs.network.storage_daemon import PRIVATE_ED25519, storage_daemon_of
 from tonfs.network.tonutils_daemon import TonutilsDaemon, daemon_of
 
 PIECE = 1 << 17
@@ -54,15 +57,27 @@ async def fake_daemon(host: Host) -> AsyncIterator[TonutilsApi]:
 
 
 @asynccontextmanager
+async def control_port(host: Host) -> AsyncIterator[ControlPort]:
+    async with trio.open_nursery() as nursery:
+        fake = ControlPort(host.directory / "cpp", host.node)
+        await nursery.start(fake.serve)
+        yield fake
+        nursery.cancel_scope.cancel()
+
+
+@asynccontextmanager
 async def seeder_of(kind: str, host: Host) -> AsyncIterator[Seeder]:
     if kind == "node":
         yield host.node
+    elif kind == "storage-daemon":
+        async with control_port(host) as fake:
+            yield fake.client()
     else:
         async with fake_daemon(host) as api:
             yield TonutilsDaemon(api.url)
 
 
-@pytest.fixture(params=["node", "tonutils-storage"])
+@pytest.fixture(params=["node", "tonutils-storage", "storage-daemon"])
 def kind(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
@@ -190,3 +205,57 @@ async def test_our_own_peer_seeds_what_the_daemon_does_not(world: World) -> None
         api.broken = 405
         await net.seed(good.info.bag_id, own.directory / "good")  # the daemon has gone mad
         assert [info.bag_id for info in own.node.bags()] == [good.info.bag_id]
+
+
+# storage-daemon alone.
+
+
+async def test_storage_daemon_gets_only_bags_that_it_makes_the_same(world: World) -> None:
+    host = await world.host("host")
+    folder = world.folder / "mixed"
+    (folder / "a").mkdir(parents=True)
+    (folder / "a" / "b").write_bytes(b"1" * 1000)
+    (folder / "a.txt").write_bytes(b"2" * 1000)
+    walk, ordered = create_bag(folder, order="walk"), create_bag(folder, order="sorted")
+    assert walk.info.bag_id != ordered.info.bag_id
+    for bag in (walk, ordered):
+        StoredBag.keep(host.directory / bag.info.bag_id.hex(), bag)
+    small = small_pieces(world, host.directory / "small")
+    async with control_port(host) as fake:
+        for bag_id, directory in ((walk.info.bag_id, walk.info.bag_id.hex()), (small, "small")):
+            with pytest.raises(Refused):
+                await fake.client().seed(bag_id, host.directory / directory)
+        assert fake.calls == []
+        await fake.client().seed(ordered.info.bag_id, host.directory / ordered.info.bag_id.hex())
+        (folder / "a.txt").write_bytes(b"3" * 1000)
+        fake.bags.clear()
+        with pytest.raises(Refused):
+            await fake.client().seed(ordered.info.bag_id, host.directory / ordered.info.bag_id.hex())
+        assert fake.bags == {}, "what it made of the changed files is taken out again"
+
+
+async def test_storage_daemon_is_reached_by_the_keys_in_its_folder(world: World, tmp_path: Path) -> None:
+    host = await world.host("host")
+    bag = bag_of(world.folder / "photos")
+    StoredBag.keep(host.directory / "bag", bag)
+    async with control_port(host) as fake:
+        where = f"127.0.0.1:{fake.port}"
+        keys = tmp_path / "cli-keys"
+        with pytest.raises(TonfsError):
+            storage_daemon_of(where, str(keys))
+        keys.mkdir()
+        (keys / "server.pub").write_bytes(boxed_public(fake.server_key.public_key))
+        for client, fails in ((fake.client_key, False), (KeyPair.generate(), True)):
+            seed = client.seed.reveal()
+            (keys / "client").write_bytes(PRIVATE_ED25519.to_bytes(4, "little") + seed)
+            daemon = storage_daemon_of(where, str(keys))
+            if fails:
+                with pytest.raises(NotRunning):
+                    await daemon.seed(bag.info.bag_id, host.directory / "bag")
+            else:
+                await daemon.seed(bag.info.bag_id, host.directory / "bag")
+        (keys / "client").write_bytes(b"rubbish")
+        with pytest.raises(UsageError):
+            storage_daemon_of(where, str(keys))
+        with pytest.raises(UsageError):
+            storage_daemon_of("nowhere", str(keys))

@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pytoniq.liteclient.client import LiteClient
 
-from tonfs.devnet.adnl_tcp import HELLO_SIZE, MAX_PAYLOAD, FrameCodec, accept_hello, make_hello
 from tonfs.errors import BadPacket
+from tonfs.network.adnl_tcp import HELLO_SIZE, MAX_PAYLOAD, FrameCodec, accept_hello, make_hello
 from tonfs.network.keys import KeyPair
 
 SERVER = KeyPair.from_seed(bytes(range(32)))

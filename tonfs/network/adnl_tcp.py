@@ -21,7 +21,7 @@ from typing import Final
 from cryptography.hazmat.primitives.ciphers import Cipher, CipherContext, algorithms, modes
 
 from ..errors import BadPacket
-from ..network.keys import KeyPair, short_id
+from .keys import KeyPair, short_id
 
 HELLO_SIZE: Final = 256
 PARAMS_SIZE: Final = 160
