@@ -104,7 +104,7 @@ class PieceTree:
         for sibling in path[1:]:
             self.set_entry(number ^ 1, sibling)
             number >>= 1
-        if self.depth:
+        if self.depth and self.entry(1) == _ZERO:
             self.set_entry(1, path_root(index, path))
 
 

@@ -96,9 +96,14 @@ def _step(parent: int, part: bytes, make: bool) -> int:
 def folder_of(root: Path, name: bytes, *, make: bool = False) -> Iterator[tuple[int, bytes]]:
     """(descriptor of the folder that holds `name` below `root`, last component). Raises OSError, BadBag on links."""
     *folders, last = name.split(b"/")
-    if make:
+    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+    try:
+        here = os.open(root, flags)
+    except FileNotFoundError:
+        if not make:
+            raise
         root.mkdir(parents=True, exist_ok=True)
-    here = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        here = os.open(root, flags)
     try:
         for part in folders:
             try:

@@ -1,8 +1,9 @@
 """How much one peer may have on its way to another: a window in symbols, after the idea of BBR.
 
 The path is described by its highest recent delivery rate and its lowest recent round-trip time; the window is twice
-their product plus what arrives in a few milliseconds (confirmations come in lumps). Random loss does not shrink it;
-loss above `TOO_MUCH` does, so that several senders share a full queue. All transfers to a peer share one window.
+their product plus what arrives in some milliseconds (confirmations come in lumps). Random loss does not shrink it;
+loss does that comes with waiting in a queue, or is above `TOO_MUCH`, so that several senders share a full queue, and
+a short queue is not flooded. All transfers to a peer share one window.
 """
 
 from __future__ import annotations
@@ -14,8 +15,10 @@ START: Final = 32.0
 FLOOR: Final = 16.0
 CEILING: Final = 4096.0
 TOO_MUCH: Final = 0.25
+CROWDED: Final = 0.02
+"""Share of lost symbols that means a full queue if the round trips are longer than the path needs."""
 JUDGED: Final = 64
-"""Symbols whose fate is known before their loss is judged."""
+"""Symbols whose fate is known before their loss is judged; half a window if that is more."""
 LUMP: Final = 0.02
 """Seconds of delivery that the window holds beyond the path's own needs."""
 RTT_LIFE: Final = 10.0
@@ -100,7 +103,7 @@ class Congestion:
         self._delivered += arrived
         self._settled += settled
         self._lost += settled - arrived  # negative when symbols arrive that were overtaken, and counted, before
-        if self._settled >= JUDGED:
+        if self._settled >= max(JUDGED, self._window / 2):
             self._judge_loss()
         if sent is None:
             self._delivered_time = now
@@ -142,11 +145,14 @@ class Congestion:
         share = max(0.0, self._lost / self._settled)
         self._settled = self._lost = 0
         self.loss += (share - self.loss) / 4
-        if share > TOO_MUCH:
-            self._cap = max(FLOOR, 0.7 * self._window)
+        waiting = self.srtt > 1.1 * self._min_rtt + 0.002
+        if share > TOO_MUCH or (share > CROWDED and waiting):
+            rate = self._rates[0][1] if self._rates else 0.0
+            enough = rate * (self._min_rtt + LUMP / 4)  # below this the path would run dry
+            self._cap = max(FLOOR, 0.7 * self._window, min(enough, self._window))
             self._startup = False
         else:
-            self._cap = min(CEILING, 1.1 * self._cap + 1)
+            self._cap = min(CEILING, 1.05 * self._cap + 1)
 
     def _end_round(self) -> None:
         self._round_end = self._delivered

@@ -36,6 +36,8 @@ CONFIRM_DELAY: Final = 0.002
 COMPLETE_EVERY: Final = 0.01
 BURST: Final = 64
 """Symbols of one transfer that leave together: what one segmented sending carries."""
+LONG: Final = 512
+"""Symbols of a part that must let others in between; a shorter one is sent to its end, and is complete the sooner."""
 UNREADY: Final = 2
 """Symbols in flight before the channel is up: each costs a root packet."""
 NUDGE_AFTER: Final = 1.5
@@ -113,6 +115,10 @@ class RldpLink:
         self._unconfirmed: set[Sink] = set()
         self._hurry = False
         """Confirmations came: `flush` should look what may be sent."""
+        self._completes: dict[bytes, int] = {}
+        """Queries that arrived whole: `complete` waits a moment for the answer, which says the same."""
+        self._prompt = False
+        """The peer says `complete` by itself (Go and we do, C++ does not)."""
         self._confirm_at = NEVER
         self._sweep_at = NEVER
         self._heard = 0.0
@@ -159,6 +165,7 @@ class RldpLink:
             return
         self._answer_bytes += len(data)
         message = tl.Writer(tl.RLDP_ANSWER).int256(query.query_id).bytes_(data).done()
+        self._completes.pop(query.transfer_id, None)
         self._start(answer_id(query.transfer_id), message, query.deadline, now, held=len(data))
 
     def _start(self, transfer_id: bytes, message: bytes, deadline: float, now: float, held: int = 0) -> None:
@@ -252,8 +259,12 @@ class RldpLink:
                 raise BadPacket("RLDP part cannot be decoded")
             return
         self._forget_sink(receiver)
-        self._send(rldp2.pack_complete(transfer_id, receiver.number), now)
         whole = inbound.advance()
+        if inbound.expected or whole is None:
+            self._send(rldp2.pack_complete(transfer_id, receiver.number), now)
+        else:
+            self._completes[transfer_id] = receiver.number
+            self._confirm_at = min(self._confirm_at, now + CONFIRM_DELAY)
         if whole is not None:
             self._drop_inbound(transfer_id)
             self._remember(transfer_id, now)
@@ -358,6 +369,8 @@ class RldpLink:
             return
         part = outbound.part
         flying = part.in_flight
+        if outbound.tail:
+            self._prompt = True
         # With repair symbols under way nobody knows which symbol completed the part: no sample of the path then.
         sent = outbound.record_of(part.next_esi) if part.next_esi == part.source.k else None
         self.congestion.on_settled(flying, flying, sent, now)
@@ -375,7 +388,7 @@ class RldpLink:
             self.pump(now)
 
     def pump(self, now: float) -> None:
-        """Send what the window allows, a burst of each transfer in turn."""
+        """Send what the window allows: the oldest transfers first, of long ones a burst in turn."""
         self._hurry = False
         congestion = self.congestion
         room = congestion.room if self._port.ready else UNREADY - congestion.in_flight
@@ -389,7 +402,7 @@ class RldpLink:
                 room -= count
             if count >= wanted:
                 del hungry[transfer_id]
-            else:
+            elif outbound.part.source.k > LONG:
                 hungry.move_to_end(transfer_id)
         congestion.app_limited = not hungry
 
@@ -402,7 +415,8 @@ class RldpLink:
         # C++ says `complete` only to a symbol that comes too late, and Go may overlook the last one until another
         # comes: when all is sent, the first probe is early, and cheap.
         outbound.tail = outbound.backoff == 0 and part.next_esi >= part.source.k
-        outbound.probe_at = now + (congestion.tail if outbound.tail else congestion.timeout * (1 << outbound.backoff))
+        early = outbound.tail and not self._prompt
+        outbound.probe_at = now + (congestion.tail if early else congestion.timeout * (1 << outbound.backoff))
 
     # Time.
 
@@ -420,6 +434,9 @@ class RldpLink:
             for sink in self._unconfirmed:
                 self._send(sink.confirm(), now)
             self._unconfirmed.clear()
+            for transfer_id, part in self._completes.items():
+                self._send(rldp2.pack_complete(transfer_id, part), now)
+            self._completes.clear()
         for outbound in list(self._out.values()):
             if outbound.probe_at <= now:
                 self._probe(outbound, now)

@@ -105,6 +105,30 @@ def test_a_bottleneck_is_used_well_and_not_flooded() -> None:
     assert net.sent < 1.5 * 4_000_000 / SYMBOL
 
 
+@pytest.mark.parametrize(("queue", "share"), [(250, 0.75), (60, 0.5)], ids=["long queue", "short queue"])
+def test_a_slow_link_far_away_is_filled(queue: int, share: float) -> None:
+    """20 Mbit/s, 50 ms, pieces of 128 KiB; a queue of 100 or 24 ms. Confirmations take 16 % of the link."""
+    net = SimNet(delay=0.025, rate=2500, queue=queue)
+    a, b = net.node(1), net.node(2)
+    b.handler = lambda data: bytes(131_772)
+    pair, done = a.pair(b), [0]
+
+    def ask() -> None:
+        pair.rldp.query(b"get", 1 << 18, 60, arrived, net.time)
+        a.hub.touch(pair)
+
+    def arrived(data: bytes) -> None:
+        done[0] += 1
+        ask()
+
+    for _ in range(8):
+        ask()
+    net.run(1.5)
+    before = done[0]
+    net.run(4)
+    assert (done[0] - before) * 172 > share * 4 * 2500
+
+
 def test_queries_too_long_for_a_cpp_daemon_are_refused() -> None:
     net = SimNet()
     a, b, _ = serve(net, 1)
@@ -245,11 +269,21 @@ def test_a_query_is_executed_once_and_late_symbols_are_told_complete() -> None:
     message = part_message(b"\1" * 32, rldp_query(b"hello"), 0)
     for step in range(5):
         bench.link.on_custom(message, step * 0.5)
+        bench.link.on_timer(step * 0.5 + 0.1)
     assert [query.data for query in bench.queries] == [b"hello"]
     assert bench.take() == [rldp2.Complete(b"\1" * 32, 0)] * 5
     bench.link.on_custom(part_message(b"\1" * 32, rldp_query(b"hello"), 7), 30.0)
     assert bench.take() == [rldp2.Complete(b"\1" * 32, 0)]
     assert len(bench.queries) == 1
+
+
+def test_an_answer_at_once_stands_for_the_complete_of_its_query() -> None:
+    bench = Bench()
+    bench.link.on_custom(part_message(b"\1" * 32, rldp_query(b"hello"), 0), 0.0)
+    assert not bench.sent
+    bench.link.answer(bench.queries[0], b"re", 0.001)
+    bench.link.on_timer(0.1)
+    assert {type(message) for message in bench.take()} == {rldp2.MessagePart}
 
 
 def test_parts_as_go_sends_them_are_taken() -> None:
