@@ -596,7 +596,9 @@ class Core:
             if size > WAL_LIMIT:
                 with self.lock, self._flushing:
                     self._commit_locked()
-                    self.db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+                    self.db.execute("PRAGMA busy_timeout = 0")  # a survey may be reading: then another time
+                    self.db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+                    self.db.execute("PRAGMA busy_timeout = 10000")
             elif size > WAL_CHECKPOINT:
                 self._checkpointer.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
         except OSError as exc:

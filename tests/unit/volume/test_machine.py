@@ -294,8 +294,9 @@ class Crowded(Mirror):
         with gate, self.volume.lock:
             gate.batch = self.volume._take()
 
-    @rule()
-    def memory_is_short(self) -> None:
+    @invariant()
+    def always_short_of_memory(self) -> None:
+        """(Invariants are looked at in the order of their names.)"""
         with self.volume.lock:
             self.volume._names_kept += 10
             self.volume._data_kept += 100
