@@ -175,7 +175,8 @@ def _inline_and_segments_v3(db: sqlite3.Connection) -> None:
         f"WHERE flags & {CONTENT} AND size > {WINDOW_SIZE}"
     )
     db.execute(
-        f"UPDATE inode SET flags = (flags & ~{CONTENT}) | {SEGMENTED} WHERE flags & {CONTENT} AND size > {WINDOW_SIZE}"
+        f"UPDATE inode SET flags = (flags & ~{CONTENT}) | {SEGMENTED}, blob = inode "
+        f"WHERE flags & {CONTENT} AND size > {WINDOW_SIZE}"
     )
 
 

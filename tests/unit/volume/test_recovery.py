@@ -12,7 +12,8 @@ import pytest
 from tests.unit.volume.helpers import Packer, check, crash_copy
 from tests.unit.volume.test_names import new, refused
 from tonfs.errors import Busy, Damaged, NotFound
-from tonfs.volume import ROOT, PackedFile, Volume
+from tonfs.ids import Inode
+from tonfs.volume import ROOT, PackedFile, Volume, schema
 from tonfs.volume.recovery import VERSION_JUMP
 
 
@@ -200,7 +201,39 @@ def test_migrations_start_from_nothing_and_run_once(directory: Path) -> None:
     Volume(directory).close()
     first = (directory / "index.db").stat().st_ino
     volume = Volume(directory)
-    assert volume.reader.execute("PRAGMA user_version").fetchone() == (3,)
+    assert volume.reader.execute("PRAGMA user_version").fetchone() == (len(schema.MIGRATIONS),)
     assert len(volume.volume_id) == 32
     volume.close()
     assert (directory / "index.db").stat().st_ino == first
+
+
+def test_a_volume_of_the_first_version_is_taken_over_with_its_content_files(directory: Path) -> None:
+    db = schema.connect(directory / "index.db")
+    schema.MIGRATIONS[0](db)
+    db.execute("PRAGMA user_version = 1")
+    far = 3 * schema.WINDOW_SIZE
+    root = (1, 0o40755, 2, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 0)
+    small = (2, 0o100644, 1, 0, 0, 0, 5, 8, 1, 1, 1, 1, 7, 1, schema.DIRTY | schema.CONTENT)
+    large = (3, 0o100644, 1, 0, 0, 0, far + 3, -1, 1, 1, 1, 1, 7, 1, schema.DIRTY | schema.CONTENT)
+    for row in (root, small, large):
+        db.execute(f"INSERT INTO inode VALUES ({', '.join('?' * 15)})", row)
+    db.executemany("INSERT INTO name VALUES (?, 1, ?, ?)", [(3, b"small", 2), (4, b"large", 3)])
+    db.execute("UPDATE meta SET value = '4' WHERE key IN ('inode_next', 'inode_ceiling')")
+    db.close()
+    for number, offset, data in ((2, 0, b"hello"), (3, far, b"end")):
+        path = directory / "content" / f"{number:02x}" / f"{number:x}"
+        path.parent.mkdir(parents=True)
+        with path.open("wb") as stream:
+            stream.seek(offset)
+            stream.write(data)
+    volume = Volume(directory)
+    assert volume.read(Inode(2), 0, 100).data == b"hello"
+    assert volume.read(Inode(3), far - 1, 100).data == b"\0end"
+    volume.write(Inode(2), 5, b" world")
+    volume.write(Inode(3), far + 1, b"N")
+    volume.write(Inode(3), far * 2, b"beyond")
+    assert volume.read(Inode(3), far - 1, 5).data == b"\0eNd\0"
+    assert volume.read(Inode(3), far * 2, 9).data == b"beyond"
+    assert volume.read(Inode(2), 0, 100).data == b"hello world"
+    check(volume)
+    volume.close()
