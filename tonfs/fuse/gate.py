@@ -13,7 +13,6 @@ pyfuse3 looks `trio` up in its own module whenever it needs it; `install` puts a
 
 from __future__ import annotations
 
-import ctypes
 import select
 import time
 import types
@@ -36,19 +35,6 @@ WORKERS: Final = 200
 with room for fewer idle ones, pyfuse3 would end and start workers all the time."""
 
 
-class _PollFd(ctypes.Structure):
-    _fields_ = (("fd", ctypes.c_int), ("events", ctypes.c_short), ("revents", ctypes.c_short))  # as in poll(2)
-
-
-def _poll_function() -> Callable[[Any, int, int], int]:
-    """poll(2) that keeps the interpreter lock: it does not wait here, and whoever lets the lock go for a moment gets
-    it back only after a switch interval when another thread (the S3 door's) is busy."""
-    poll = ctypes.PyDLL(None).poll
-    poll.argtypes = [ctypes.POINTER(_PollFd), ctypes.c_ulong, ctypes.c_int]
-    poll.restype = ctypes.c_int
-    return poll
-
-
 class Gate(trio.abc.Instrument):
     """One for a session. `threads_out` says whether a thread job is under way: it must not wait for our spinning."""
 
@@ -63,9 +49,9 @@ class Gate(trio.abc.Instrument):
         self._since = 0.0
         self._asked = -1e12
         """When a request was last done."""
-        self._entry = _PollFd(-1, select.POLLIN, 0)
-        self._poll = _poll_function()
-        self._address = ctypes.byref(self._entry)
+        self._asker = select.poll()
+        self._fd = -1
+        self._ask = self._asker.poll
 
     # In the place of trio.Lock ----------------------------------------------------------------------------------
 
@@ -101,16 +87,18 @@ class Gate(trio.abc.Instrument):
 
     async def wait_readable(self, fd: int) -> None:
         """Returns when a request can be read. Raises trio.ClosedResourceError after `notify_closing`."""
-        self._entry.fd = fd
+        if fd != self._fd:
+            self._fd = fd
+            self._asker.register(fd, select.POLLIN)
         now = self._asked = time.perf_counter()
         if self._in_a_row < BURST and now - self._since < SLICE:
-            if self._poll(self._address, 1, 0) > 0:
+            if self._ask(0):
                 self._counted()
                 return
             if not self._threads_out():
                 until = now + SPIN
                 while time.perf_counter() < until:
-                    if self._poll(self._address, 1, 0) > 0:
+                    if self._ask(0):
                         self._counted()
                         return
         await trio.lowlevel.wait_readable(fd)
