@@ -142,6 +142,7 @@ class Contents(Names):
                 ).fetchone()
                 blocks += -(-away // 512)
             node.blocks = blocks
+            node.kept_gen = -1  # what the mount keeps shows another number
         return node.blocks
 
     def _segment_blocks(self, node: Node) -> int:
