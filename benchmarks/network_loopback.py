@@ -168,7 +168,7 @@ def one_side(arguments: argparse.Namespace) -> None:
         print(json.dumps(raw_download(arguments.port, amount // 768)))
     else:
         count = max(1, amount // arguments.size)
-        print(json.dumps(trio.run(download, arguments.port, arguments.size, count, loss)))
+        print(json.dumps(trio.run(download, arguments.port, arguments.size, count, 0.0)))
 
 
 def main() -> None:
@@ -176,7 +176,7 @@ def main() -> None:
     parser.add_argument("--megabytes", type=int, default=128)
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--size", type=int, default=131_772, help="bytes of one answer (a piece with its proof)")
-    parser.add_argument("--loss", default="0,0.01,0.05", help="shares of datagrams dropped by each side, each way")
+    parser.add_argument("--loss", default="0,0.01,0.05", help="shares of datagrams dropped, each way")
     parser.add_argument("--variants", default="native,python,raw")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--side", choices=["serve", "get"], help=argparse.SUPPRESS)

@@ -20,10 +20,17 @@ RUNS = (
         "two doors: the mount while the S3 door of the same volume is under load",
         ["two_doors.py", "--json", str(HERE / "out" / "doors.json")],
     ),
-    ("network: RLDP2 between two processes beside bare sockets", ["network_loopback.py", "--megabytes", "64"]),
+    (
+        "network: RLDP2 between two processes, with and without the C helper, beside bare sockets",
+        ["network_loopback.py", "--megabytes", "64", "--json", str(HERE / "out" / "network.json")],
+    ),
     ("storage: a bag between two peer processes", ["storage_loopback.py", "--size", "64"]),
+    ("storage: memory of a peer that serves 1000 bags", ["storage_loopback.py", "--size", "16", "--bags", "1000"]),
+    (
+        "storage: beside tonutils-storage, over paths that lose, delay and shape",
+        ["storage_daemon.py", "--json", str(HERE / "out" / "daemon.json")],
+    ),
     ("bags: making one beside tonutils-storage", ["bag_creation.py", "--json", str(HERE / "out" / "bags.json")]),
-    ("storage at 5 % loss", ["storage_loopback.py", "--size", "32", "--loss", "0.05"]),
 )
 
 

@@ -28,6 +28,7 @@ from ..control import serve
 from ..control.process import die_with_parent
 from ..errors import TonfsError, UsageError
 from ..log import configure, get_logger
+from . import lane
 from .acquaintances import Acquaintances, stay_in_touch
 from .address import usable
 from .api import UdpAddress
@@ -101,7 +102,8 @@ async def run_peer(
         handlers = {**node_handlers(storage, endpoint, lambda: asdict(node.stats)), "shutdown": shutdown}
         await nursery.start(_serve, options.socket, handlers)
         nursery.start_soon(stay_in_touch, known, endpoint, endpoint.address[1])
-        log.info("peer runs", id=endpoint.id, address=f"{endpoint.address[0]}:{endpoint.address[1]}")
+        address = f"{endpoint.address[0]}:{endpoint.address[1]}"
+        log.info("peer runs", id=endpoint.id, address=address, packets=lane.implementation)
         task_status.started(endpoint.address)
 
 
