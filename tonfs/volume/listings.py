@@ -10,10 +10,15 @@ from .core import locked
 from .listed import Listed
 from .names import key_range
 from .objects import Objects
-from .schema import ATTACHED, RECORD
+from .schema import ATTACHED, DIRTY, RECORD
 
+# After a crash files with unpacked bytes have a version from `version_base` on (`Contents._distrust`).
+_VERSION: Final = (
+    f"max(i.version, CASE WHEN i.flags & {DIRTY} "
+    "THEN (SELECT CAST(value AS INTEGER) FROM meta WHERE key = 'version_base') ELSE 0 END)"
+)
 _OBJECT: Final = (
-    "i.inode, i.mode, i.size, i.mtime, i.version, CASE WHEN r.version = i.version THEN r.etag ELSE '' END, "
+    f"i.inode, i.mode, i.size, i.mtime, {_VERSION}, CASE WHEN r.version = i.version THEN r.etag ELSE '' END, "
     "CASE WHEN r.version = i.version THEN r.checksums ELSE '{}' END, coalesce(r.checksum_type, 'FULL_OBJECT')"
 )
 _RECORDS: Final = "JOIN inode i ON i.inode = x.inode LEFT JOIN record r ON r.inode = x.inode"

@@ -237,3 +237,13 @@ def test_a_volume_of_the_first_version_is_taken_over_with_its_content_files(dire
     assert volume.read(Inode(2), 0, 100).data == b"hello world"
     check(volume)
     volume.close()
+
+
+def test_after_a_crash_a_listing_and_a_look_show_the_same_version(volume: Volume, tmp_path: Path) -> None:
+    bucket = volume.create_bucket(b"bucket", 0, 0).inode
+    volume.write(volume.create(bucket, b"f", 0o644, 0, 0).inode, 0, b"abc")
+    volume.commit()
+    copy = Volume(crash_copy(volume.directory, tmp_path / "copy"))
+    (listed,) = copy.list_objects(bucket)
+    assert listed.version == copy.lookup(bucket, b"f").version
+    copy.close()
