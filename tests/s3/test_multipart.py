@@ -12,6 +12,7 @@ import trio
 from tests.s3.conftest import S3
 from tests.s3.signer import Response
 from tonfs.s3shim import multipart
+from tonfs.volume import S3Record, UploadPart
 
 MIB = 1 << 20
 
@@ -94,6 +95,24 @@ async def test_two_completes_at_once_make_one_object(bucket: S3) -> None:
         for _ in range(4):
             nursery.start_soon(go)
     assert answers == [200] * 4
+
+
+async def test_an_upload_that_is_completed_while_another_complete_looks_answers_both(
+    bucket: S3, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    upload = await begin(bucket)
+    etag = (await part(bucket, upload, 1, b"data")).headers["etag"]
+    real, parts = bucket.volume.upload_parts, bucket.volume.upload_parts(upload)
+
+    def overtaken(upload_id: str, after: int = 0, limit: int = 10_000) -> list[UploadPart]:
+        monkeypatch.setattr(bucket.volume, "upload_parts", real)
+        record, done = S3Record(etag_of(b"data").strip('"')), {"checksums": {}, "kind": "COMPOSITE"}
+        bucket.volume.complete_upload(upload_id, parts, [b"k"], record, done | {"etag": record.etag})
+        return real(upload_id, after, limit)
+
+    monkeypatch.setattr(bucket.volume, "upload_parts", overtaken)
+    answer = await complete(bucket, upload, wish([(1, etag)]))
+    assert (answer.status, answer.texts("ETag")) == (200, [etag_of(b"data")])
 
 
 @pytest.mark.parametrize(

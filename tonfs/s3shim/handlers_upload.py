@@ -8,11 +8,10 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from ..errors import FsError, NoSpace, S3Error
-from ..volume.api import Attr, S3Record, Upload, UploadPart
+from ..volume.api import Attr, Namespace, S3Record, Upload, UploadPart
 from . import checksums, multipart, xml
 from .body import Digests, Intake, read_whole
 from .door import Answer, Call, Headers, xml_answer
-from .found import find
 from .handlers_get import part_number
 from .handlers_put import check_destination, described
 from .mapping import Key, find_bucket, parse_key
@@ -167,7 +166,7 @@ def checksum_for(algorithm: str | None, digests: Digests) -> str:
 async def complete_upload(call: Call) -> Answer:
     bucket, upload = find_upload(call)
     key = parse_key(call.key)
-    check = write_check(call)
+    write_check(call)
     wishes = multipart.parse_complete(await read_whole(call, xml.MAX_BYTES, foreign=True))
     etag = multipart.etag_of([wish.etag for wish in wishes])
     if upload.done is not None:
@@ -176,25 +175,31 @@ async def complete_upload(call: Call) -> Answer:
     namespace = call.door.namespace
     try:
         known = namespace.upload_parts(upload.id)
-    except FsError as exc:
-        raise no_upload() from exc
+    except FsError:
+        # Aborted, or completed on another connection, since we looked.
+        return _again(call, find_upload(call)[1], etag)
     chosen = multipart.choose(wishes, known, facts.algorithm)
     record = _record(call, facts, chosen, etag)
-    if check is not None:
-        check(find(namespace, bucket, key))
     done = {"etag": etag, "checksums": dict(record.checksums), "kind": record.checksum_type}
 
     def work() -> None:
         try:
             _publish(call, bucket, key, upload, chosen, record, done)
         except S3Error:
-            current = namespace.upload(upload.id)
-            if current.done is None or current.done["etag"] != etag:
+            if not _is_done(namespace, upload.id, etag):
                 raise
             # The same request was answered meanwhile on another connection.
 
     await call.door.slow(work)
     return _completed(call, done)
+
+
+def _is_done(namespace: Namespace, upload_id: str, etag: str) -> bool:
+    try:
+        done = namespace.upload(upload_id).done
+    except FsError:
+        return False
+    return done is not None and done["etag"] == etag
 
 
 def _publish(
