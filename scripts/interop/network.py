@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 from .kit import JUDGES_DIR, ROOT, TONFS, Judge, Missing, run
 
+WORLD = ROOT / "tests" / "model" / "test_network_world.py"
 STOCK = JUDGES_DIR / "tonutils" / "bin" / "python"
 
 
@@ -28,4 +30,10 @@ def tonutils(base: Path) -> str:
     return "global config, funded account and absent account through the lite server"
 
 
-JUDGES = (Judge("tonutils", tonutils),)
+def world(_base: Path) -> str:
+    """Not foreign, but too large for the tests."""
+    run(sys.executable, "-m", "pytest", "-q", str(WORLD), env={"TONFS_WORLD": "large"}, cwd=ROOT, deadline=900.0)
+    return "2000 strangers in a swarm, 20 DHT nodes through 8 hours of deaths, losses and partitions"
+
+
+JUDGES = (Judge("tonutils", tonutils), Judge("world", world))

@@ -6,7 +6,7 @@ Silence is the only refusal: a query that is malformed, badly signed or out of b
 from __future__ import annotations
 
 import heapq
-import os
+import random
 from collections.abc import Sequence
 from typing import Final
 
@@ -114,8 +114,11 @@ class DhtServer:
         k: int = 6,
         a: int = 3,
         max_values: int = MAX_VALUES,
+        rng: random.Random | None = None,
     ) -> None:
-        """Without `static_nodes` it is the only node of its DHT, which is enough for a devnet."""
+        """Without `static_nodes` it is the only node of its DHT, which is enough for a devnet. `rng` chooses where it
+        looks around; give a seeded one to simulate."""
+        self._random = rng if rng is not None else random.SystemRandom()
         self._endpoint = endpoint
         self._clock = clock
         self._k = k
@@ -157,7 +160,7 @@ class DhtServer:
             return
         try:
             await self.client.find_nearest(self._endpoint.id)
-            await self.client.find_nearest(os.urandom(32))
+            await self.client.find_nearest(self._random.randbytes(32))
         except DhtUnavailable:
             log.info("no other DHT node answers", known=len(self._table))
         async with trio.open_nursery() as nursery:
