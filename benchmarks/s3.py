@@ -16,6 +16,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -320,6 +321,7 @@ def main() -> None:
     parser.add_argument("--clients", type=int, default=100, help="at once, for the memory that tonfs takes")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # the servers end with us
     servers = options.servers.split(",")
     base = Path(tempfile.mkdtemp(prefix="tonfs-bench-s3-", dir="/var/tmp"))
     try:
