@@ -7,6 +7,7 @@ are kept so that signatures over an object that holds the list can still be chec
 from __future__ import annotations
 
 import ipaddress
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
@@ -35,6 +36,46 @@ def usable(address: UdpAddress) -> bool:
     host, port = address
     ip = ipaddress.IPv4Address(host)
     return 0 < port < 65536 and not (ip.is_multicast or ip.is_unspecified or host == "255.255.255.255")
+
+
+@dataclass(frozen=True)
+class Reach:
+    """Which addresses belong to the configured network. Records, lists and gossip are written by strangers: an address
+    in them may be a machine in the user's own house, or, on a devnet, one in the world.
+
+    `loopback_only`: nothing else is ever spoken to. `private`: addresses that the internet does not route (loopback
+    among them) may come from others; without it only those in `hosts`, which the global config names.
+    """
+
+    loopback_only: bool = False
+    private: bool = True
+    hosts: frozenset[str] = frozenset()
+
+    def may_call(self, address: UdpAddress) -> bool:
+        """May we speak first to an address that somebody told us? Raises ValueError: not IPv4 text."""
+        host = address[0]
+        ip = ipaddress.IPv4Address(host)
+        if self.loopback_only:
+            return ip.is_loopback
+        return self.private or ip.is_global or host in self.hosts
+
+    def may_answer(self, host: str) -> bool:
+        """May we answer a datagram that came from there? On a public network also from private addresses: routers and
+        containers put theirs in the place of the sender's."""
+        return not self.loopback_only or host.startswith("127.")
+
+
+ANYWHERE: Final = Reach()
+
+
+def reach_of(listen: str, announce: str = "", hosts: Iterable[str] = ()) -> Reach:
+    """The reach of a node that listens on IPv4 `listen` and tells others `announce` (if not empty), in a network whose
+    global config names `hosts`: of a devnet those are on loopback, so nothing leaves this machine."""
+    named = frozenset(hosts)
+    loopback = bool(named) and all(ipaddress.IPv4Address(host).is_loopback for host in named)
+    shown = ipaddress.IPv4Address(announce or listen)
+    private = not (shown.is_global or shown.is_unspecified)  # the user put this node into a private network
+    return Reach(loopback or ipaddress.IPv4Address(listen).is_loopback, private, named)
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from typing import Final
 
 from ..clock import Clock
-from ..errors import BadPacket
+from ..errors import BadPacket, PeerUnreachable
 from ..log import get_logger
 from . import adnl_packet as wire
+from .address import ANYWHERE, Reach
 from .adnl_peer import AdnlPeer
 from .api import UdpAddress
 from .keys import KeyPair, short_id, x25519_public
@@ -33,6 +34,9 @@ SWEEP_EVERY: Final = 30.0
 ROOT_BURST: Final = 600.0
 ROOT_RATE: Final = 200.0
 """Root packets per second and source IP that are decrypted (about 0.15 ms each). All of a devnet is one source."""
+ALL_ROOT_BURST: Final = 6000.0
+ALL_ROOT_RATE: Final = 2000.0
+"""The same for all sources together, whose addresses anybody can invent: a third of a core. Channels do not need it."""
 MAX_SOURCES: Final = 4096
 TRUST_LEARNED: Final = 10.0
 """An address learned so recently beats the one that a caller gives."""
@@ -54,7 +58,9 @@ class Stats:
     bad: int = 0
     """Malformed, wrong checksum or signature."""
     limited: int = 0
-    """Root packets above the limit of their source."""
+    """Root packets above the limit of their source, or of all sources."""
+    outside: int = 0
+    """From addresses outside of the configured network."""
     errors: int = 0
     """Our own failures; each is a bug."""
     send_failed: int = 0
@@ -152,10 +158,12 @@ class Local:
 
 
 class Hub:
-    """`address_list()` gives our bare adnl.addressList for root packets."""
+    """`address_list()` gives our bare adnl.addressList for root packets. Addresses outside of `reach` are neither
+    called nor heard; they enter by `remote` and `receive_train` only."""
 
-    def __init__(self, clock: Clock, address_list: Callable[[], bytes]) -> None:
+    def __init__(self, clock: Clock, address_list: Callable[[], bytes], reach: Reach = ANYWHERE) -> None:
         self.clock = clock
+        self.reach = reach
         self.address_list = address_list
         self.inbound_budget = Budget(INBOUND_BUDGET)
         self.answer_budget = Budget(ANSWER_BUDGET)
@@ -168,6 +176,7 @@ class Hub:
         self._timer_count = 0
         self._pairs = 0
         self._sources: OrderedDict[str, tuple[float, float]] = OrderedDict()
+        self._all_roots = (ALL_ROOT_BURST, 0.0)
         self._sweep_at = NEVER
         self._date = 0
         self._reported = False
@@ -184,7 +193,12 @@ class Hub:
     # Peers.
 
     def remote(self, local: Local, public_key: bytes, address: UdpAddress, now: float) -> Remote:
-        """Get or make. The address counts unless the peer showed another one lately. Raises BadPacket: bad key."""
+        """Get or make. The address counts unless the peer showed another one lately.
+
+        Raises BadPacket for a bad key, PeerUnreachable for an address outside of the network.
+        """
+        if not self.reach.may_call(address):
+            raise PeerUnreachable(f"{address[0]} does not belong to the configured network")
         remote = local.remotes.get(short_id(public_key))
         if remote is None:
             x25519_public(public_key)  # a key that is no point must fail here, not when something is sent
@@ -192,8 +206,9 @@ class Hub:
         remote.hint = address
         if remote.pair is not None:
             peer = remote.pair.peer
-            if peer.last_received is None or now - peer.last_received > TRUST_LEARNED:
-                peer.address = address
+            silent = peer.last_received is None or now - peer.last_received > TRUST_LEARNED
+            if silent or peer.address == address:
+                peer.call_at(address)
         return remote
 
     def _add_remote(self, local: Local, public_key: bytes, hint: UdpAddress | None) -> Remote:
@@ -242,7 +257,8 @@ class Hub:
             pair = remote.pair
             if pair is None:
                 continue
-            remote.hint = pair.peer.address
+            if not pair.peer.unproven:
+                remote.hint = pair.peer.address
             remote.pair = None
             pair.rldp.close()
             if pair.peer.channel is not None:
@@ -267,6 +283,9 @@ class Hub:
         stats = self.stats
         stats.datagrams_in += -(-size // step)
         stats.bytes_in += size
+        if not self.reach.may_answer(source[0]):
+            stats.outside += -(-size // step)
+            return
         at = 0
         while at < size:
             head = bytes(buffer[at : min(at + 32, size)])
@@ -308,8 +327,11 @@ class Hub:
     def _allow_root(self, host: str, now: float) -> bool:
         tokens, then = self._sources.pop(host, (ROOT_BURST, now))
         tokens = min(ROOT_BURST, tokens + (now - then) * ROOT_RATE)
-        allowed = tokens >= 1
+        total, then = self._all_roots
+        total = min(ALL_ROOT_BURST, total + (now - then) * ALL_ROOT_RATE)
+        allowed = tokens >= 1 and total >= 1
         self._sources[host] = (tokens - 1 if allowed else tokens, now)
+        self._all_roots = (total - 1 if allowed else total, now)
         if len(self._sources) > MAX_SOURCES:
             self._sources.popitem(last=False)
         return allowed

@@ -19,6 +19,8 @@ CACHE_LIFE: Final = 15.0
 MAX_PENDING: Final = 64
 """Queries of one peer that our handlers may be working on."""
 MAX_PARTIAL: Final = 4
+MAX_CHUNKS: Final = 64
+"""Parts of one message; the daemons make nine of the longest. Single bytes would cost a hundred times their size."""
 PARTIAL_LIFE: Final = 10.0
 
 
@@ -107,6 +109,8 @@ class PartialMessages:
             whole = self._partial[part.hash] = _Partial(part.total_size, now, {})
         if part.offset in whole.chunks:
             return None
+        if len(whole.chunks) >= MAX_CHUNKS:
+            raise BadPacket("message in too many parts")
         whole.chunks[part.offset] = part.data
         whole.size += len(part.data)
         if whole.size < whole.total:

@@ -35,6 +35,10 @@ KEEPALIVE: Final = 1.0
 """Something came and we said nothing for so long: a nop keeps NATs open and stops the peer's re-init."""
 ROOT_BURST: Final = 40.0
 ROOT_RATE: Final = 2.0
+STRANGER_CREDIT: Final = 2
+"""Datagrams for each one that came from an address that nobody vouches for: its sender may have put somebody else's.
+Two hold the longest answer of a DHT node, which C++ asks for once."""
+STRANGER_MAX: Final = 8
 MAX_ROOT_MESSAGE: Final = 1072
 """A root packet with signature, keys and confirmChannel leaves this much of 1440 bytes."""
 FUTURE: Final = 60
@@ -89,6 +93,9 @@ class AdnlPeer:
         self.public_key = public_key
         self.id = short_id(public_key)
         self.address: UdpAddress | None = None
+        self.unproven = False
+        """Whoever sent from `address` has not shown yet that what we send arrives there."""
+        self._credit = 0
         self.outbox: list[Train] = []
         self.channel: Channel | None = None
         self._sink = sink
@@ -113,6 +120,10 @@ class AdnlPeer:
         self._nop_due = float("inf")
         self._root_tokens = ROOT_BURST
         self._root_time = now
+
+    def call_at(self, address: UdpAddress) -> None:
+        """Somebody other than the peer gives its address."""
+        self.address, self.unproven = address, False
 
     # What the layers above ask.
 
@@ -223,6 +234,10 @@ class AdnlPeer:
         self._root_time = now
         if self._root_tokens < 1:
             return  # C++ would drop it and count it against our IP (reference 2.7)
+        if self.unproven:
+            if self._credit < 1:
+                return
+            self._credit -= 1
         self._root_tokens -= 1
         silent = self._silent_since
         unheard = self.last_received is None and silent is not None and now - silent > REINIT_AFTER
@@ -306,6 +321,7 @@ class AdnlPeer:
             return
         if not self._accept_seqnos(contents.seqno, contents.confirm_seqno):
             return
+        self._credit = min(self._credit + STRANGER_CREDIT, STRANGER_MAX)
         self._heard(source, now)
         if contents.address is not None:
             self._peer_list_version = max(self._peer_list_version, contents.address.version)
@@ -331,9 +347,10 @@ class AdnlPeer:
     def _tell_our_date(self, source: UdpAddress, now: float) -> None:
         """The peer means an earlier life of ours: a root packet shows it the present one."""
         if self.address is None:
-            self.address = source
+            self.address, self.unproven = source, True
         if now - self._last_reinit > 0.3:
             self._last_reinit = now
+            self._credit = max(self._credit, 1)
             self._send_root([wire.pack_message(wire.Nop())], now)
 
     def _accept_seqnos(self, seqno: int | None, confirm: int | None) -> bool:
@@ -344,7 +361,7 @@ class AdnlPeer:
         self.last_received = self.last_used = now
         self._silent_since = None
         if source != self.address:
-            self.address = source
+            self.address, self.unproven = source, not self.ready
 
     def _reset(self, now: float) -> None:
         """The peer began anew: forget channel, counters and halves of messages (rule 2)."""
@@ -365,6 +382,7 @@ class AdnlPeer:
     def _mark_ready(self, channel: Channel, now: float) -> None:
         if not channel.ready:
             channel.ready = True
+            self.unproven = False  # the key that this needed went to that address
             self._sink.on_ready(self, now)
             self._nop_due = min(self._nop_due, now + CONFIRM_DELAY)  # anything through the channel readies the peer
 

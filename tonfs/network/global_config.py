@@ -41,6 +41,12 @@ class GlobalConfig:
     lite_servers: tuple[LiteServer, ...]
     raw: Mapping[str, Any]
 
+    @property
+    def hosts(self) -> frozenset[str]:
+        """IPv4 texts of all machines that it names."""
+        nodes = {host for node in self.dht_nodes for host, _ in node.addresses.addresses}
+        return frozenset(nodes | {server.address[0] for server in self.lite_servers})
+
 
 def load_global_config(path: Path) -> GlobalConfig:
     """Read the file. Raises NotFound, BadData."""

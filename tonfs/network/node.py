@@ -22,7 +22,7 @@ from ..clock import Clock
 from ..errors import NotRunning, PeerTimeout, PeerUnreachable, TonfsError, UsageError
 from ..ids import AdnlId
 from ..log import get_logger
-from .address import AddressList, usable
+from .address import AddressList, Reach, reach_of, usable
 from .adnl_hub import Hub, Incoming, Local, Pair, Remote, Stats
 from .api import Peer, QueryHandler, UdpAddress
 from .keys import KeyPair
@@ -141,7 +141,11 @@ class NodeEndpoint:
         self.handler = handler
 
     def peer(self, public_key: bytes, address: UdpAddress) -> Peer:
-        """Get or make a peer. Raises BadPacket for a bad key, UsageError for anything but IPv4 text and a port."""
+        """Get or make a peer.
+
+        Raises BadPacket for a bad key, UsageError for anything but IPv4 text and a port, PeerUnreachable for an
+        address outside of the configured network.
+        """
         try:
             good = usable(address)
         except ValueError:
@@ -168,11 +172,19 @@ class NodeEndpoint:
 class AdnlNode:
     """One socket. `announce_ip`: IPv4 text that peers are told (default: the bound one, if it is a real one).
 
-    `loss`: share of datagrams dropped in each direction, for rehearsals. `muted`: all of them, while it is set.
+    `reach`: whom it may speak to (default: what follows from where it listens). `loss`: share of datagrams dropped in
+    each direction, for rehearsals. `muted`: all of them, while it is set.
     """
 
     def __init__(
-        self, listen: UdpAddress, *, clock: Clock, announce_ip: str = "", loss: float = 0.0, loss_seed: int = 0
+        self,
+        listen: UdpAddress,
+        *,
+        clock: Clock,
+        announce_ip: str = "",
+        reach: Reach | None = None,
+        loss: float = 0.0,
+        loss_seed: int = 0,
     ) -> None:
         self._listen = listen
         self._announce_ip = announce_ip
@@ -189,7 +201,7 @@ class AdnlNode:
         self._timer_wake = trio.Event()
         self._handlers = 0
         self._endpoints: dict[bytes, NodeEndpoint] = {}
-        self.hub = Hub(clock, lambda: self._address_bytes)
+        self.hub = Hub(clock, lambda: self._address_bytes, reach or reach_of(listen[0], announce_ip))
         self._announce()
 
     @property

@@ -30,7 +30,7 @@ from ..errors import TonfsError, UsageError
 from ..log import configure, get_logger
 from . import lane
 from .acquaintances import Acquaintances, stay_in_touch
-from .address import usable
+from .address import reach_of, usable
 from .api import UdpAddress
 from .dht_client import DhtClient
 from .global_config import load_global_config
@@ -81,7 +81,13 @@ async def run_peer(
     network = load_global_config(options.global_config)
     clock = SystemClock()
     known = Acquaintances(options.key_file.with_name(f"{options.key_file.name}.known"))
-    node = AdnlNode(known.listen(options.listen), clock=clock, announce_ip=options.announce_ip, loss=options.loss)
+    node = AdnlNode(
+        known.listen(options.listen),
+        clock=clock,
+        announce_ip=options.announce_ip,
+        reach=reach_of(options.listen[0], options.announce_ip, network.hosts),
+        loss=options.loss,
+    )
     endpoint = node.add_identity(load_or_create(options.key_file))
     dht = DhtClient(endpoint, network.dht_nodes, clock, k=network.k, a=network.a)
     storage = StorageNode(endpoint, dht, ProviderLink(endpoint, dht), clock)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
-from ..errors import BadPacket, DhtUnavailable, UsageError
+from ..errors import BadPacket, DhtUnavailable, PeerUnreachable, UsageError
 from ..ids import AdnlId
 from ..log import get_logger
 from . import overlay
@@ -145,6 +145,6 @@ class Hunt:
             return None
         try:
             return self._shared.endpoint.peer(*found)
-        except (BadPacket, UsageError) as exc:
+        except (BadPacket, PeerUnreachable, UsageError) as exc:
             log.info("unusable address record", peer=peer_id, reason=exc.message)
             return None

@@ -22,6 +22,7 @@ from ..clock import SystemClock
 from ..control import Handler, serve
 from ..ids import ProviderKey
 from ..log import get_logger
+from ..network.address import reach_of
 from ..network.api import AdnlEndpoint
 from ..network.dht_client import DhtClient
 from ..network.global_config import load_global_config
@@ -90,7 +91,8 @@ async def run_provider(config: ProviderConfig) -> None:
         stack.callback(shelf.close)
         bridge = await stack.enter_async_context(AsyncioThread("lite servers"))
         chain = await stack.enter_async_context(LiteChain(config.global_config, bridge))
-        node = AdnlNode(config.listen, clock=SystemClock(), announce_ip=config.announce_ip)
+        reach = reach_of(config.listen[0], config.announce_ip, load_global_config(config.global_config).hosts)
+        node = AdnlNode(config.listen, clock=SystemClock(), announce_ip=config.announce_ip, reach=reach)
         fault = parse_fault(store.note("fault") or Fault.NONE)
         nursery = await stack.enter_async_context(trio.open_nursery())
         stop = nursery.cancel_scope.cancel

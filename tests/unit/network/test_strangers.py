@@ -1,0 +1,175 @@
+"""What strangers may make us do: hold little, send little, and nothing outside of the configured network."""
+
+from __future__ import annotations
+
+import json
+import os
+from hashlib import sha256
+from pathlib import Path
+
+import pytest
+
+from tests.fakes.simnet import SimNet, SimNode
+from tests.unit.network.test_rldp import Bench, part_message, rldp_query
+from tonfs.clock import SystemClock
+from tonfs.errors import BadPacket, PeerUnreachable
+from tonfs.network import adnl_hub, adnl_memory, adnl_peer, keys
+from tonfs.network import adnl_packet as wire
+from tonfs.network.address import Reach, reach_of
+from tonfs.network.adnl_memory import PartialMessages
+from tonfs.network.api import UdpAddress
+from tonfs.network.global_config import parse_global_config
+from tonfs.network.keys import KeyPair
+from tonfs.network.node import AdnlNode
+from tonfs.network.rldp_transfer import Budget
+
+VICTIM = ("10.6.6.6", 666)
+LONG_QUERY = [wire.Query(bytes(32), b"give me all")]
+LONG_RLDP = [wire.Custom(part_message(b"\1" * 32, rldp_query(b"give me all", 1 << 22), 0))]
+
+
+def key_of(number: int) -> KeyPair:
+    return KeyPair.from_seed(sha256(b"stranger %d" % number).digest())
+
+
+def knock(net: SimNet, target: SimNode, messages: list[wire.Message], seqno: int = 1, who: int = 1) -> bytes:
+    """A stranger's first datagram, as a client sends it, with a channel offered."""
+    create = wire.CreateChannel(key_of(1000 + who).public_key, int(net.now()))
+    plain = wire.build_contents(
+        [wire.pack_message(message) for message in (create, *messages)],
+        seqno=seqno,
+        confirm_seqno=0,
+        from_key=key_of(who).public_key,
+        dates=(int(net.now()) - 5, 0),
+        sign=key_of(who),
+    )
+    return wire.seal_root(target.key.public_key, target.key.short_id, plain)
+
+
+@pytest.mark.parametrize("messages", [LONG_QUERY, LONG_RLDP], ids=["adnl", "rldp"])
+def test_an_invented_source_address_gets_two_datagrams_for_one(messages: list[wire.Message]) -> None:
+    net = SimNet()
+    server = net.node(1)
+    server.handler = lambda data: bytes(8000 if messages is LONG_QUERY else 1 << 20)
+    hits: list[int] = []
+    net.on_wire = lambda datagram, source, target: hits.append(len(datagram))
+    server.hub.receive(knock(net, server, messages), VICTIM, net.time)
+    net.run(60)
+    assert server.asked
+    assert 1 <= len(hits) <= adnl_peer.STRANGER_CREDIT
+    assert max(hits) <= wire.MAX_DATAGRAM
+    net.run(2 * adnl_hub.PAIR_IDLE)
+    assert server.local.remotes[key_of(1).short_id].address is None, "an unproven address must not become a given one"
+
+
+def test_root_packets_of_all_sources_together_are_limited(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(adnl_hub, "ALL_ROOT_BURST", 50.0)
+    net = SimNet()
+    server = net.node(1)
+    for number in range(200):
+        server.hub.receive(server.key.short_id + bytes(200), (f"10.9.{number}.1", 1), net.time)
+    assert server.hub.stats.limited == 150
+
+
+def test_known_peers_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(adnl_hub, "MAX_REMOTES", 10)
+    net = SimNet()
+    server = net.node(1)
+    for number in range(30):
+        server.hub.remote(server.local, key_of(number).public_key, VICTIM, net.time)
+    assert len(server.local.remotes) == 10
+
+
+def test_a_message_in_single_bytes_is_refused() -> None:
+    partial = PartialMessages()
+    for offset in range(adnl_memory.MAX_CHUNKS):
+        assert partial.add(wire.Part(bytes(32), 8000, offset, b"x"), 0.0) is None
+    with pytest.raises(BadPacket):
+        partial.add(wire.Part(bytes(32), 8000, 7000, b"x"), 0.0)
+
+
+def test_inbound_transfers_of_all_peers_share_one_budget() -> None:
+    shared = Budget(100_000)
+    benches = [Bench(), Bench()]
+    for number, bench in enumerate(benches):
+        bench.link._inbound_budget = shared
+        bench.link.on_custom(part_message(bytes([number]) * 32, rldp_query(bytes(60_000)), 0), 0.0)
+    assert len(benches[0].link._in) == 1
+    assert not benches[1].link._in
+    benches[0].link.close()
+    assert shared.used == 0
+
+
+def test_a_devnet_neither_calls_nor_hears_anything_but_loopback() -> None:
+    net = SimNet()
+    server = net.node(1)
+    server.handler = lambda data: data
+    server.hub.reach = Reach(loopback_only=True)
+    for host in ("8.8.8.8", "192.168.1.7", "10.0.0.2"):
+        with pytest.raises(PeerUnreachable):
+            server.hub.remote(server.local, key_of(1).public_key, (host, 9), net.time)
+    server.hub.receive(knock(net, server, LONG_QUERY), VICTIM, net.time)
+    net.run(5)
+    assert server.hub.stats.outside == 1
+    assert net.sent == 0
+    assert not server.local.remotes
+    server.hub.receive(knock(net, server, LONG_QUERY), ("127.0.0.1", 9), net.time)
+    net.run(5)
+    assert server.asked
+
+
+async def test_a_node_on_loopback_refuses_to_call_the_world() -> None:
+    endpoint = AdnlNode(("127.0.0.1", 0), clock=SystemClock()).add_identity(key_of(1))
+    with pytest.raises(PeerUnreachable):
+        endpoint.peer(key_of(2).public_key, ("8.8.8.8", 9))
+    assert endpoint.known_peer(key_of(2).short_id) is None
+
+
+CALLS: list[tuple[Reach, list[str], list[str]]] = [
+    (reach_of("127.0.0.1"), ["127.0.0.1", "127.9.9.9"], ["8.8.8.8", "10.0.0.1"]),
+    (reach_of("0.0.0.0", hosts=["127.0.0.1"]), ["127.0.0.1"], ["8.8.8.8", "192.168.0.1"]),
+    (reach_of("0.0.0.0", hosts=["8.8.8.8"]), ["8.8.4.4"], ["127.0.0.1", "10.0.0.1", "169.254.169.254", "100.64.0.1"]),
+    (reach_of("0.0.0.0", "8.8.4.4", ["8.8.8.8", "10.0.0.9"]), ["8.8.8.8", "10.0.0.9"], ["10.0.0.1", "127.0.0.1"]),
+    (reach_of("192.168.1.2"), ["192.168.1.3", "8.8.8.8"], []),
+    (reach_of("0.0.0.0", "192.168.1.2"), ["192.168.1.3", "8.8.8.8"], []),
+]
+
+
+@pytest.mark.parametrize(("reach", "good", "bad"), CALLS)
+def test_addresses_that_others_tell_must_lie_in_the_network(reach: Reach, good: list[str], bad: list[str]) -> None:
+    assert all(reach.may_call(address(host)) for host in good)
+    assert not any(reach.may_call(address(host)) for host in bad)
+
+
+def address(host: str) -> UdpAddress:
+    return (host, 3333)
+
+
+def test_the_global_config_names_the_network() -> None:
+    key = {"@type": "pub.ed25519", "key": "aGVsbG8gaGVsbG8gaGVsbG8gaGVsbG8gaGVsbG8gaGU="}
+    servers = [{"ip": 2130706433, "port": 9, "id": key}]
+    hosts = parse_global_config(json.dumps({"liteservers": servers})).hosts
+    assert hosts == {"127.0.0.1"}
+    assert reach_of("0.0.0.0", hosts=hosts).loopback_only
+
+
+def test_on_a_public_network_a_router_that_hides_the_sender_is_answered() -> None:
+    assert reach_of("0.0.0.0", hosts=["8.8.8.8"]).may_answer("172.17.0.1")
+
+
+def test_a_key_is_private_from_its_first_byte(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    modes: list[int] = []
+    link = os.link
+
+    def watch(source: Path, target: Path) -> None:
+        modes.append(source.stat().st_mode & 0o777)
+        link(source, target)
+
+    monkeypatch.setattr(os, "link", watch)
+    before = os.umask(0)
+    try:
+        keys.load_or_create(tmp_path / "peer.key")
+    finally:
+        os.umask(before)
+    assert modes == [0o600]
+    assert [path.name for path in tmp_path.iterdir()] == ["peer.key"]
