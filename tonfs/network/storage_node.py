@@ -15,6 +15,7 @@ from collections import OrderedDict
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -205,9 +206,13 @@ class StorageNode:
         key = (bag_id, peer)
         reputation = self._reputations.get(key)
         if reputation is None:
+            if len(self._reputations) >= REPUTATIONS:
+                # Strangers are cheap to invent: a crowd of them must not wash a liar clean.
+                oldest = list(islice(self._reputations.items(), 64))
+                harmless = (known for known, entry in oldest if not entry.wrong and not entry.bad)
+                del self._reputations[next(harmless, oldest[0][0])]
             reputation = self._reputations[key] = Reputation()
-            if len(self._reputations) > REPUTATIONS:
-                self._reputations.popitem(last=False)
+        self._reputations.move_to_end(key)
         return reputation
 
     async def seed(self, bag_id: BagId, directory: Path) -> None:

@@ -2,18 +2,31 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from hashlib import sha256
 from pathlib import Path
 
 import pytest
+import trio
 
 from tests.fakes.simnet import SimNet, SimNode
+from tests.unit.network.swarm_kit import World
 from tests.unit.network.test_rldp import Bench, part_message, rldp_query
 from tonfs.clock import SystemClock
-from tonfs.errors import BadPacket, PeerUnreachable
-from tonfs.network import adnl_hub, adnl_memory, adnl_peer, keys
+from tonfs.errors import BadPacket, PeerTimeout, PeerUnreachable
+from tonfs.ids import AdnlId, BagId
+from tonfs.network import (
+    adnl_hub,
+    adnl_memory,
+    adnl_peer,
+    keys,
+    overlay,
+    storage_node,
+    storage_swarm,
+    storage_tl,
+)
 from tonfs.network import adnl_packet as wire
 from tonfs.network.address import Reach, reach_of
 from tonfs.network.adnl_memory import PartialMessages
@@ -173,3 +186,33 @@ def test_a_key_is_private_from_its_first_byte(tmp_path: Path, monkeypatch: pytes
         os.umask(before)
     assert modes == [0o600]
     assert [path.name for path in tmp_path.iterdir()] == ["peer.key"]
+
+
+async def test_a_crowd_of_strangers_does_not_wash_a_liar_clean(
+    nursery: trio.Nursery, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(storage_node, "REPUTATIONS", 10)
+    node = (await World(nursery, tmp_path).host("reader")).node
+    bag, liar = BagId(bytes(32)), AdnlId(b"\xff" * 32)
+    node._reputation(bag, liar).wrong = 3
+    for number in range(100):
+        node._reputation(bag, AdnlId(number.to_bytes(32, "big")))
+    assert len(node._reputations) == 10
+    assert node._reputation(bag, liar).wrong == 3
+
+
+async def test_sessions_of_strangers_are_bounded(
+    nursery: trio.Nursery, tmp_path: Path, autojump_clock: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(storage_swarm, "LINKS_MAX", 3)
+    world = World(nursery, tmp_path)
+    bag = world.make_bag()
+    seeder = await world.seeder("seeder", bag)
+    ping = overlay.wrap(overlay.overlay_id(bag.info.bag_id), storage_tl.pack_ping(12))
+    answered = 0
+    for number in range(6):
+        peer = world.net.endpoint(f"stranger {number}").peer(seeder.endpoint.public_key, seeder.endpoint.address)
+        with contextlib.suppress(PeerTimeout):
+            answered += await peer.query(ping, timeout=1) == storage_tl.PONG
+    assert answered == 3
+    assert len(seeder.node.peers(bag.info.bag_id)) == 3
