@@ -156,11 +156,14 @@ class NodeEndpoint:
         return NodePeer(self, self.node.hub.remote(self.local, public_key, address, now))
 
     def heard(self, since: float) -> list[tuple[bytes, UdpAddress]]:
-        """(public key, address) of the peers heard since that trio time, the latest first."""
+        """(public key, address) of the peers heard since that trio time, the latest first; of none whose address may be
+        invented."""
         found = [
             (remote.pair.peer.last_received or 0.0, remote.public_key, remote.address)
             for remote in self.local.remotes.values()
-            if remote.pair is not None and (remote.pair.peer.last_received or 0.0) >= since
+            if remote.pair is not None
+            and (remote.pair.peer.last_received or 0.0) >= since
+            and not remote.pair.peer.unproven
         ]
         return [(key, address) for _, key, address in sorted(found, reverse=True) if address is not None]
 

@@ -216,3 +216,14 @@ async def test_sessions_of_strangers_are_bounded(
             answered += await peer.query(ping, timeout=1) == storage_tl.PONG
     assert answered == 3
     assert len(seeder.node.peers(bag.info.bag_id)) == 3
+
+
+async def test_an_invented_address_is_not_kept_for_the_next_start() -> None:
+    node = AdnlNode(("127.0.0.1", 0), clock=SystemClock())
+    net = SimNet()
+    net.time += SystemClock().now() - net.now()
+    target = SimNode(net, key_of(50), ("127.0.0.1", 9))
+    endpoint = node.add_identity(target.key)
+    node.hub.receive(knock(net, target, LONG_QUERY), ("127.0.0.1", 7), trio.current_time())
+    assert len(node.hub.incoming) == 1
+    assert endpoint.heard(0.0) == []
