@@ -91,7 +91,7 @@ def fio(base: Path) -> str:
         for number, (shape, words) in enumerate(FIO_SHAPES.items()):
             told = run(
                 program, f"--name=job{number}", f"--directory={point}", "--verify=crc32c", "--verify_fatal=1",
-                "--do_verify=1", "--output-format=json", *words,
+                "--do_verify=1", "--output-format=json", *words, cwd=base,
             )  # fmt: skip
             jobs = json.loads(told[told.index("{") :])["jobs"]
             if any(job["error"] or not job["read"]["total_ios"] for job in jobs):
