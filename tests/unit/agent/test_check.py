@@ -27,7 +27,7 @@ class World:
         content = volume / "content"
         content.write_bytes(b"bytes")
         (volume / "packs").mkdir()
-        entry = PackInput(Inode(2), 1, "f", 0o100644, 0, 5, content, ((0, 5),))
+        entry = PackInput(Inode(2), 1, "f", 0o100644, 0, 5, ((0, 5),), ((content, 0),))
         written = write_pack(volume / "packs", [entry], created="2026-01-02T03:04:05Z")
         info = written.bag.info
         assert info is not None
