@@ -11,7 +11,7 @@ demo: setup
 	@.venv/bin/tonfs --volume ./.demo/volume up .demo/tonfs --s3 127.0.0.1:8080
 
 demo-check: setup
-	@scripts/judges.sh aws
+	@scripts/judges.sh aws tonutils
 	@$(PY) scripts/demo_check.py
 
 test: setup
