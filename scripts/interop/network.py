@@ -33,7 +33,7 @@ def tonutils(base: Path) -> str:
 def world(_base: Path) -> str:
     """Not foreign, but too large for the tests."""
     run(sys.executable, "-m", "pytest", "-q", str(WORLD), env={"TONFS_WORLD": "large"}, cwd=ROOT, deadline=900.0)
-    return "2000 strangers in a swarm, 20 DHT nodes through 8 hours of deaths, losses and partitions"
+    return "2000 strangers in a swarm, 20 DHT nodes through 4 hours of deaths, losses and partitions"
 
 
 JUDGES = (Judge("tonutils", tonutils), Judge("world", world))

@@ -35,7 +35,7 @@ BAG = BagId(b"\x11" * 32)
 LARGE = os.environ.get("TONFS_WORLD") == "large"
 """Thousands of strangers and a night's hours take minutes: among the judges. The tests look at a smaller world."""
 STRANGERS = 2000 if LARGE else 250
-HOURS = 8 if LARGE else 1
+HOURS = 4 if LARGE else 1
 SERVERS = 20 if LARGE else 10
 
 
