@@ -29,6 +29,7 @@ from .auth import identify
 from .connections import Connections, new_request_id
 from .crowd import Crowd
 from .door import Answer, Call, Door
+from .durable import GroupCommit
 from .features import DEFAULT_FEATURES, Features, keep_house
 from .http import HttpBody, question_of, send
 from .keys import KeyStore
@@ -120,6 +121,7 @@ class _Server:
             clock=clock,
             fetch=fetch,
             slow=self._slow,
+            commit=GroupCommit(namespace.commit, self._slow),
             uid=os.getuid(),
             gid=os.getgid(),
             allow_unsigned=allow_unsigned,

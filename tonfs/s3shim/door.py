@@ -41,6 +41,8 @@ class Door:
     fetch: Callable[[Sequence[RemoteRange]], Awaitable[None]]
     """Makes ranges local; raises TonfsError, also at its deadline."""
     slow: Slow
+    commit: Callable[[], Awaitable[None]]
+    """What was done before the call is durable when it returns; one commit serves all who wait."""
     uid: int
     gid: int
     replicated: bool = False

@@ -14,7 +14,7 @@ from .mapping import Key, check_place, find_bucket, parse_key
 from .metadata import checksum_headers, content_type, system_headers, user_metadata
 from .receive import receive
 from .router import not_implemented
-from .store import Check, publish, publish_marker, refusal, write_check
+from .store import Check, place, publish_marker, refusal, write_check
 
 
 def described(call: Call) -> S3Record:
@@ -83,10 +83,11 @@ async def _put_file(
 
         def finish() -> None:
             nonlocal published
-            publish(call, bucket, key, staged, digested(record, digests), check)
+            place(call, bucket, key, staged, digested(record, digests), check)
             published = True
 
         await door.slow(finish)
+        await door.commit()
         return digests
     except (FsError, NoSpace) as exc:
         raise refusal(exc) from exc

@@ -78,18 +78,24 @@ def _exists(call: Call, bucket: Attr) -> bool:
         return False
 
 
-def publish(call: Call, bucket: Attr, key: Key, staged: Inode, record: S3Record, check: Check | None) -> Attr:
-    """The staged file becomes the object, durably. On an error it stays staged. Raises S3Error. Slow."""
+def place(call: Call, bucket: Attr, key: Key, staged: Inode, record: S3Record, check: Check | None) -> Attr:
+    """The staged file becomes the object; durable with the next commit. On an error it stays staged. Raises S3Error.
+    Slow."""
     namespace = call.door.namespace
     namespace.sync(staged)
-    attr = conditionally(
+    return conditionally(
         call,
         bucket,
         key,
         check,
         lambda expect: namespace.publish(staged, bucket.inode, key.parts, record, expect=expect, marker=key.marker),
     )
-    namespace.commit()
+
+
+def publish(call: Call, bucket: Attr, key: Key, staged: Inode, record: S3Record, check: Check | None) -> Attr:
+    """`place`, durably. Slow."""
+    attr = place(call, bucket, key, staged, record, check)
+    call.door.namespace.commit()
     return attr
 
 
