@@ -26,6 +26,7 @@ def new(volume: Volume, name: bytes, parent: Inode = ROOT) -> Attr:
 
 def test_a_new_file_has_what_stat_should_show(volume: Volume) -> None:
     before = volume.getattr(ROOT)
+    next_tick(volume)
     attr = volume.create(ROOT, b"f", 0o640, 7, 8)
     assert (stat.S_IFMT(attr.mode), stat.S_IMODE(attr.mode), attr.uid, attr.gid) == (stat.S_IFREG, 0o640, 7, 8)
     assert (attr.nlink, attr.size, attr.blocks) == (1, 0, 0)
