@@ -1,28 +1,45 @@
 """Forward error correction of RLDP2: RaptorQ with 768-byte symbols (reference protocol 3.6).
 
-The first K symbols are plain slices of the data, so the encoder and decoder of the `raptorq` wheel come into play
-only when a symbol was lost. They hold the GIL while they solve (0.6 ms for 128 KiB, about 10-25 ms for a part of
-2,000,000 bytes), so a worker thread would gain nothing; solving happens in place. The wheel follows RFC 6330; for the
-sizes where TON does not, our own `raptor` does the work.
+The first K symbols are plain slices of the data, so coding begins only when a symbol was lost. The usual case, a part
+of up to `SHORT` symbols of which few are lost, is a small system of linear equations: `Sink.fill` solves it and `mix`
+makes the repair symbols, 0.1 ms each for 128 KiB with the C helper.
+
+All else is left to whole codecs: the `raptorq` wheel (1 ms for 128 KiB, 10-25 ms for a part of 2,000,000 bytes) where
+TON keeps to RFC 6330, our own `raptor` where it does not. They hold the GIL, so a thread would gain nothing.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, Final
 
 import raptorq
 
 from . import raptor
-from .lane import KEY_SIZE, SPARE, SYMBOL, make_sink
+from .lane import KEY_SIZE, SPARE, SYMBOL, implementation, make_sink, mix
 
 MAX_PART: Final = 2 * 1024 * 1024
 """Longest FEC block accepted (Go's limit); C++ and we send parts of 2,000,000 bytes."""
 MAX_ESI: Final = 1 << 24
+SHORT: Final = 720
+"""Source symbols of 512 KiB and a bit. The matrix of a longer part is too large to be kept (K' squared bytes)."""
+_FEW: Final = {"native": (48, 96), "python": (8, 32)}[implementation]
+"""So many lost symbols cost less as a small system than by the wheel, and by `raptor`. At most `lane.MAX_LOST`."""
 
 
 def symbols_of(size: int) -> int:
     """K: source symbols of a part of `size` bytes."""
     return -(-size // SYMBOL)
+
+
+def _small(k: int, lost: int) -> bool:
+    """Whether so many of k symbols are best made, or found again, by a small system."""
+    return k <= SHORT and lost <= _FEW[raptor.departs(k)]
+
+
+def _rows(k: int, symbols: Iterable[int]) -> bytes:
+    """Of each symbol the factors of the k source symbols whose sum it is."""
+    return b"".join([raptor.factors(k, esi) for esi in symbols])
 
 
 class SymbolSource:
@@ -56,6 +73,11 @@ class SymbolSource:
         return self._repair, number * SYMBOL, count
 
     def _make_repair(self, count: int) -> None:
+        """Let `_repair` hold at least so many."""
+        k = self.k
+        if _small(k, count):
+            self._repair += mix(_rows(k, range(k + len(self._repair) // SYMBOL, k + count)), k, self._data)
+            return
         if raptor.departs(self.k):
             if self._block is None:
                 source = {n: self.symbol(n) for n in range(self.k)}
@@ -116,19 +138,29 @@ class PartDecoder:
     def _solve(self) -> None:
         """Try to decode. After each failure twice as many more symbols are awaited: a sender may choose symbols that
         depend on each other, and must not make us solve for each of them."""
+        sink = self.sink
+        if _small(self.k, self.k - sink.sources):
+            if sink.fill(_rows(self.k, sink.extra())):
+                self.data = sink.whole(self.size)
+                return
+        elif self._decode():
+            return
+        sink.stop_at = sink.received + self._patience
+        self._patience *= 2
+
+    def _decode(self) -> bool:
+        """Set `data` by solving for the whole block."""
         symbols = self.sink.symbols()
         if raptor.departs(self.k):
             block = raptor.solve(self.k, symbols, SYMBOL)
             if block is not None:
                 whole = [symbols[n] if n in symbols else block.symbol(n) for n in range(self.k)]
                 self.data = b"".join(whole)[: self.size]
-                return
         else:
             decoder = raptorq.Decoder.with_defaults(self.size, SYMBOL)
             for number, content in symbols.items():
                 data = decoder.decode(number.to_bytes(4, "big") + content)
                 if data is not None:
                     self.data = data
-                    return
-        self.sink.stop_at = self.sink.received + self._patience
-        self._patience *= 2
+                    break
+        return self.data is not None

@@ -22,6 +22,10 @@ from collections.abc import Callable
 from enum import IntEnum
 from typing import Final, NamedTuple, Protocol
 
+from ..log import get_logger
+
+log = get_logger(__name__)
+
 SYMBOL: Final = 768
 PART_DATAGRAM: Final = 952
 """Bytes of a datagram that `seal_parts` makes."""
@@ -34,6 +38,8 @@ MAX_CUSTOM: Final = 1024
 MAX_SINKS: Final = 256
 SPARE: Final = 64
 """A sink has room for so many extra symbols more than its part has source symbols."""
+MAX_LOST: Final = 96
+"""`Sink.fill` works out no more source symbols than that."""
 CONFIRM_EVERY: Final = 32
 """Symbols between two confirmations of a part, lost ones counted: as many as the mask of a confirmation covers."""
 CONFIRM_DATAGRAM: Final = 164
@@ -99,6 +105,17 @@ class Sink(Protocol):
 
     def symbols(self) -> dict[int, bytes]:
         """All symbols that came, by number."""
+        ...
+
+    def extra(self) -> list[int]:
+        """Numbers of the extra symbols, in the order in which they came."""
+        ...
+
+    def fill(self, rows: bytes) -> bool:
+        """Work out the source symbols that are missing (at most `MAX_LOST`) from the extra ones. `rows`: of each extra
+        symbol, in the order of `extra`, the k factors of the source symbols whose sum it is (GF(256)).
+
+        False: they do not suffice. Afterwards only `whole` means anything."""
         ...
 
 
@@ -172,6 +189,10 @@ class Lane(Protocol):
         ...
 
 
+Mix = Callable[[bytes, int, bytes], bytes]
+"""(rows, k, data) -> symbols: sums over GF(256) of the k source symbols of 768 bytes in `data` (zeros behind its end).
+`rows` has k factors for each sum."""
+
 _noise = b""
 
 
@@ -185,19 +206,21 @@ def noise(count: int) -> bytes:
     return found
 
 
-def _choose() -> tuple[str, Callable[[], Lane], Callable[[bytes, int], Sink]]:
+def _choose() -> tuple[str, Callable[[], Lane], Callable[[bytes, int], Sink], Mix]:
     wanted = os.environ.get("TONFS_PACKETS", "")
     if wanted != "python":
         try:
-            from .lane_native import NativeLane, NativeSink
-        except ImportError:
+            from . import lane_native
+        except ImportError as exc:
             if wanted == "native":
                 raise
+            if not isinstance(exc, ModuleNotFoundError):  # that one is as usual: no compiler was there
+                log.warning("the C helper is not used, packets cost more", why=str(exc))
         else:
-            return "native", NativeLane, NativeSink
-    from .lane_python import PythonLane, PythonSink
+            return "native", lane_native.NativeLane, lane_native.NativeSink, lane_native.mix
+    from . import lane_python
 
-    return "python", PythonLane, PythonSink
+    return "python", lane_python.PythonLane, lane_python.PythonSink, lane_python.mix
 
 
-implementation, make_lane, make_sink = _choose()
+implementation, make_lane, make_sink, mix = _choose()

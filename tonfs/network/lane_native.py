@@ -23,6 +23,10 @@ from .lane import (
     Sink,
 )
 
+VERSION: Final = 2
+"""Of the helper that this module was written for (`tf_version` in packets.c)."""
+if not hasattr(lib, "tf_version") or lib.tf_version() != VERSION:
+    raise ImportError("the C helper was built from other sources than these: install again")
 _CONFIRM_SIZE: Final = 52
 _KINDS: Final = tuple(Kind)
 _uncleared: Any = ffi.new_allocator(should_clear_after_alloc=False)
@@ -128,6 +132,14 @@ class NativeSink:
             found[self._esi[number]] = bytes(view[at : at + SYMBOL])
         return found
 
+    def extra(self) -> list[int]:
+        return list(ffi.unpack(self._esi, count)) if (count := self.received - self.sources) else []
+
+    def fill(self, rows: bytes) -> bool:
+        if len(rows) != self.k * (self.received - self.sources):
+            raise ValueError("rows of a wrong size")
+        return bool(lib.tf_sink_fill(self._sink, rows, self.received - self.sources))
+
 
 class NativeLane:
     """See `Lane`."""
@@ -222,3 +234,12 @@ class NativeLane:
             result.sealed[: sealed * CONFIRM_DATAGRAM] if sealed else b"",
             [result.acks[n : n + _CONFIRM_SIZE] for n in range(0, acks * _CONFIRM_SIZE, _CONFIRM_SIZE)] if acks else [],
         )
+
+
+def mix(rows: bytes, k: int, data: bytes) -> bytes:
+    """See `Mix`."""
+    count = len(rows) // k
+    out = _uncleared("uint8_t[]", SYMBOL * count)
+    if len(rows) != k * count or lib.tf_mix(rows, count, k, data, len(data), out):
+        raise ValueError("rows or data of a wrong size")
+    return bytes(ffi.buffer(out))

@@ -9,13 +9,14 @@ import struct
 from hashlib import sha256
 from typing import Final
 
-from . import tl
+from . import octets, tl
 from .aes_ctr import unchecked
 from .lane import (
     CONFIRM_EVERY,
     HEAD_SIZE,
     KEY_SIZE,
     MAX_CUSTOM,
+    MAX_LOST,
     MAX_SINKS,
     NOISE_SIZE,
     PART_DATAGRAM,
@@ -139,6 +140,34 @@ class PythonSink:
         data = self._data
         found = {n: bytes(data[SYMBOL * n : SYMBOL * n + SYMBOL]) for n in range(self.k) if self._seen[n]}
         return found | self._extra
+
+    def extra(self) -> list[int]:
+        return list(self._extra)
+
+    def fill(self, rows: bytes) -> bool:
+        if len(rows) != self.k * len(self._extra):
+            raise ValueError("rows of a wrong size")
+        lost = [n for n in range(self.k) if not self._seen[n]]
+        if len(lost) > MAX_LOST:
+            return False
+        data = self._data
+        symbols = [
+            int.from_bytes(data[SYMBOL * n : SYMBOL * n + SYMBOL], "little") if self._seen[n] else 0
+            for n in range(self.k)
+        ]
+        solved = octets.solve_lost(rows, symbols, lost, list(self._extra.values()), SYMBOL)
+        if solved is None:
+            return False
+        for n, value in zip(lost, solved, strict=True):
+            data[SYMBOL * n : SYMBOL * n + SYMBOL] = value.to_bytes(SYMBOL, "little")
+        return True
+
+
+def mix(rows: bytes, k: int, data: bytes) -> bytes:
+    """See `Mix`."""
+    if len(rows) % k or len(data) > SYMBOL * k:
+        raise ValueError("rows or data of a wrong size")
+    return octets.mix(rows, k, data, SYMBOL)
 
 
 def find_custom(plain: bytes) -> tuple[int, int, int, int] | None:

@@ -1,9 +1,12 @@
-"""RaptorQ as TON speaks it, for the block sizes where it departs from RFC 6330.
+"""RaptorQ as TON speaks it, also for the block sizes where it departs from RFC 6330.
 
 The RFC takes for P1 the smallest prime *not below* P. TON's own code (C++ and, after it, Go) takes the smallest prime
 *above* P. Wherever P is a prime itself, repair symbols differ, and a codec that follows the RFC, such as the
 `raptorq` wheel, decodes TON's symbols to wrong bytes without noticing. That is so for 47 of the 194 sizes K' that
-occur here, among them those of 256 KiB pieces. This module is a codec with TON's P1; `fec` uses it for those sizes.
+occur here, among them those of 256 KiB pieces. This module is a codec with TON's P1.
+
+`factors` says of which source symbols a repair symbol is the sum: with that, few lost symbols are the unknowns of a
+small system. `solve` takes any set of symbols, at the price of the whole system.
 
 Symbols are Python integers, so that adding two is one XOR of 768 bytes. A row of the system is one integer, too: its
 symbol, and above it one octet for each inactive column. Solving costs about 5 ms for 340 symbols, 60 ms for 2500.
@@ -15,6 +18,7 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Final, NamedTuple
 
+from .octets import EXP, LOG, times
 from .raptor_tables import PARAMETERS, V0, V1, V2, V3
 
 _DEGREES: Final = (
@@ -23,25 +27,6 @@ _DEGREES: Final = (
     1016370, 1017662, 1048576,
 )  # fmt: skip
 """RFC 6330 section 5.3.5.2."""
-
-
-def _octet_tables() -> tuple[list[int], list[int]]:
-    """Powers of alpha and logarithms in GF(256) with x^8 + x^4 + x^3 + x^2 + 1 (section 5.7)."""
-    powers, logs, value = [0] * 510, [0] * 256, 1
-    for exponent in range(255):
-        powers[exponent] = powers[exponent + 255] = value
-        logs[value] = exponent
-        value = value << 1 ^ (0x11D if value & 0x80 else 0)
-    return powers, logs
-
-
-_EXP, _LOG = _octet_tables()
-
-
-@lru_cache(maxsize=256)
-def _times(factor: int) -> bytes:
-    """Translation table that multiplies every octet of a string by `factor`."""
-    return bytes([0] + [_EXP[_LOG[factor] + _LOG[octet]] if factor else 0 for octet in range(1, 256)])
 
 
 def _random(y: int, i: int, m: int) -> int:
@@ -78,6 +63,7 @@ def parameters(symbols: int) -> Parameters:
     raise ValueError(f"no RaptorQ parameters for {symbols} symbols")
 
 
+@lru_cache(maxsize=4096)
 def departs(symbols: int) -> bool:
     """Do TON's repair symbols differ from the RFC's for a block of so many source symbols?"""
     return _is_prime(parameters(symbols).p)
@@ -202,7 +188,7 @@ class _Solver:
         """The H dense constraints (section 5.3.3.3) in terms of inactive columns, each with sum zero."""
         code, bits, inactive, peeled = self._code, self._bits, self.inactive, self.peeled
         size = bits // 8 + len(inactive)
-        one, double = 1 << bits, _times(2)
+        one, double = 1 << bits, times(2)
         rows = [0] * code.h
         total = 0
         width = code.k + code.s
@@ -215,7 +201,7 @@ class _Solver:
                 rows[(first + _random(column + 1, 7, code.h - 1) + 1) % code.h] ^= total
         last = total.to_bytes(size, "little")
         for i in range(code.h):
-            rows[i] ^= int.from_bytes(last.translate(_times(_EXP[i % 255])), "little")
+            rows[i] ^= int.from_bytes(last.translate(times(EXP[i % 255])), "little")
             rows[i] ^= one << 8 * inactive[width + i]
         return rows
 
@@ -249,7 +235,7 @@ class _Solver:
         size = bits // 8 + len(self.inactive)
 
         def multiply(row: int, factor: int) -> int:
-            return int.from_bytes(row.to_bytes(size, "little").translate(_times(factor)), "little") if factor else 0
+            return int.from_bytes(row.to_bytes(size, "little").translate(times(factor)), "little") if factor else 0
 
         for i, row in enumerate(dense):
             for number, pivot in pivots.items():
@@ -261,7 +247,7 @@ class _Solver:
             if at < 0:
                 return None
             pivot = dense.pop(at)
-            pivot = multiply(pivot, _EXP[255 - _LOG[pivot >> shift & 255]])
+            pivot = multiply(pivot, EXP[255 - LOG[pivot >> shift & 255]])
             dense = [row ^ multiply(pivot, row >> shift & 255) for row in dense]
             for other, row in pivots.items():
                 pivots[other] = row ^ multiply(pivot, row >> shift & 255)
@@ -319,3 +305,25 @@ def solve(k: int, symbols: Mapping[int, bytes], symbol_size: int) -> Block | Non
     if values is None:
         return None
     return Block(code, symbol_size, solver.peeled, {column: values[n] for column, n in solver.inactive.items()})
+
+
+@lru_cache(maxsize=32)
+def _unit_block(code: Parameters) -> Block:
+    """The block whose source symbols are unit vectors: its symbols are rows of the code's matrix."""
+    block = solve(code.k, {n: (1 << 8 * n).to_bytes(code.k, "little") for n in range(code.k)}, code.k)
+    assert block is not None  # the source symbols always determine the block
+    return block
+
+
+@lru_cache(maxsize=4096)
+def _factors(code: Parameters, isi: int) -> bytes:
+    return _unit_block(code).symbol(isi)
+
+
+def factors(k: int, esi: int) -> bytes:
+    """The symbol `esi` of a block of `k` source symbols is their sum, each times one of these k octets.
+
+    The first call for a size K' takes as long as `solve`.
+    """
+    code = parameters(k)
+    return _factors(code, esi if esi < k else esi + code.k - k)[:k]

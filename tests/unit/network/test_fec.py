@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tonfs.network import raptor
+from tonfs.network import fec, raptor
 from tonfs.network.fec import SYMBOL, PartDecoder, SymbolSource
+from tonfs.network.lane import mix
 
 TON_SYMBOLS = {
     8: ("0c37f3c95f29", "a1df599faaec"),
@@ -105,11 +106,50 @@ def _symbol(source: SymbolSource, esi: int) -> bytes:
 
 
 @pytest.mark.parametrize("k", [55, 60])
-def test_dependent_symbols_cannot_make_us_solve_for_each_of_them(k: int, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("sources", [0, 50])
+def test_dependent_symbols_cannot_make_us_solve_for_each_of_them(
+    k: int, sources: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether few symbols are lost (a small system) or many (the whole one)."""
     tries: list[int] = []
-    monkeypatch.setattr(raptor, "departs", lambda symbols: True)
-    monkeypatch.setattr(raptor, "solve", lambda k, symbols, size: tries.append(len(symbols)))
     decoder = PartDecoder(k * SYMBOL)
-    for esi in range(k, 3 * k):
+
+    def in_vain(*arguments: object) -> bytes:
+        tries.append(decoder.received)
+        return bytes(k * (decoder.received - sources))
+
+    monkeypatch.setattr(fec, "_FEW", (20, 20))
+    monkeypatch.setattr(fec, "_rows", in_vain)
+    monkeypatch.setattr(PartDecoder, "_decode", lambda self: tries.append(self.received))
+    for esi in [*range(sources), *range(k, 3 * k)]:
         decoder.add(esi, bytes(SYMBOL))
-    assert tries == [k, k + 1, k + 3, k + 7, k + 15, k + 31]
+    assert tries == [n for n in (k + (1 << i) - 1 for i in range(8)) if n <= decoder.received]
+
+
+@settings(max_examples=20, deadline=None, derandomize=True)
+@given(st.integers(1, 200), st.integers(0, 300))
+def test_a_symbol_is_the_sum_of_source_symbols_by_its_factors(k: int, number: int) -> None:
+    data = random.Random(k).randbytes(k * SYMBOL)
+    block = raptor.solve(k, {n: data[n * SYMBOL : (n + 1) * SYMBOL] for n in range(k)}, SYMBOL)
+    assert block is not None
+    row = raptor.factors(k, k + number)
+    assert len(row) == k
+    assert mix(row, k, data) == block.symbol(raptor.parameters(k).k + number)
+    source = number % k
+    assert raptor.factors(k, source) == bytes(n == source for n in range(k))
+
+
+@pytest.mark.parametrize("k", [60, 172, 342, 700])
+def test_a_small_system_and_the_whole_one_give_the_same(k: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = random.Random(k).randbytes(k * SYMBOL - 700)
+    found = []
+    for few in ((0, 0), (96, 96)):
+        monkeypatch.setattr(fec, "_FEW", few)
+        source, decoder = SymbolSource(data), PartDecoder(len(data))
+        assert decoder.k == k
+        symbols = [source.symbol(esi) for esi in range(k + 20)]
+        for esi in [n for n in range(k + 20) if n % (k // 12) != 3]:
+            decoder.add(esi, symbols[esi])
+        found.append((decoder.received, symbols, decoder.data))
+    assert found[0] == found[1]
+    assert found[0][2] == data

@@ -13,17 +13,20 @@ from hypothesis import strategies as st
 
 from tonfs.network import adnl_packet as wire
 from tonfs.network import lane as seam
-from tonfs.network import rldp2, tl
+from tonfs.network import lane_python, rldp2, tl
 from tonfs.network.lane import Kind, Lane, Opened, Sink
 from tonfs.network.lane_python import PythonLane, PythonSink
 
 IMPLEMENTATIONS: list[Any] = [(PythonLane, PythonSink)]
+MIXES: list[seam.Mix] = [lane_python.mix]
 try:
+    from tonfs.network import lane_native
     from tonfs.network.lane_native import NativeLane, NativeSink
 except ImportError:
     BOTH = pytest.mark.skip("the C helper was not built: there is nothing to compare the Python twin with")
 else:
     IMPLEMENTATIONS.append((NativeLane, NativeSink))
+    MIXES.append(lane_native.mix)
     BOTH = pytest.mark.filterwarnings("error")
 
 every = pytest.mark.parametrize(
@@ -266,7 +269,125 @@ def test_the_environment_chooses_the_implementation() -> None:
     assert found.stdout.strip() == "python"
 
 
+def test_a_helper_of_other_sources_is_left_alone_and_that_is_said() -> None:
+    """An `.so` that an earlier installation left behind lacks functions, or means something else by them."""
+    code = """
+import sys, types
+module = types.ModuleType("tonfs.network._fast._packets")
+module.ffi, module.lib = None, types.SimpleNamespace({functions})
+sys.modules[module.__name__] = module
+import tonfs.network.lane as lane
+print(lane.implementation, lane.make_lane.__name__)
+"""
+    for functions in ("tf_start=len", "tf_start=len, tf_version=lambda: -1"):
+        found = subprocess.run(
+            [sys.executable, "-c", code.replace("{functions}", functions)],
+            env={},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert found.stdout.split() == ["python", "PythonLane"]
+        assert len(found.stderr.splitlines()) == 1
+        assert "C helper is not used" in found.stderr
+
+
+# Sums of symbols.
+
+
+@pytest.mark.parametrize("mix", MIXES)
+def test_sums_of_symbols_by_hand(mix: seam.Mix) -> None:
+    """2 * 0x80 = 0x1d in the field of RFC 6330; what lies behind the end counts as zeros."""
+    data = b"\x80" * 768 + b"\x03" * 5
+    assert mix(bytes((2, 0)), 2, data) == b"\x1d" * 768
+    assert mix(bytes((0, 1)), 2, data) == b"\x03" * 5 + bytes(763)
+    assert mix(bytes((1, 1, 2, 255)), 2, bytes(0)) == bytes(2 * 768)
+    assert mix(b"", 2, data) == b""
+    for rows, k in ((bytes(3), 2), (bytes(1), 1)):
+        with pytest.raises(ValueError, match="size"):
+            mix(rows, k, data)
+
+
+@every
+def test_lost_symbols_come_out_of_the_first_sums_that_suffice(make_lane: Any, make_sink: Any) -> None:
+    data = blob(6)
+    sink: Sink = make_sink(key_of(data), 6)
+    for esi in (1, 3, 4, 5):
+        sink.put(esi, data[768 * esi :][:768].ljust(768, b"\0"))
+    rows = [bytes((7, 1, 9, 0, 0, 200)), bytes((14, 3, 18, 1, 1, 1)), bytes((1, 0, 2, 0, 0, 0))]
+    for number, row in enumerate(rows):
+        assert sink.put(6 + 2 * number, MIXES[0](row, 6, data)) == (number > 0)
+        assert sink.extra() == [6, 8, 10][: number + 1]
+        before = sink.symbols()
+        # The second row says the same about the lost symbols as the first, twice.
+        assert sink.fill(b"".join(rows[: number + 1])) == (number == 2)
+        assert number == 2 or sink.symbols() == before
+    assert bytes(sink.whole(len(data))) == data
+    with pytest.raises(ValueError, match="size"):
+        sink.fill(rows[0])
+
+
+@every
+def test_more_lost_symbols_than_a_sum_is_for_are_left_to_others(make_lane: Any, make_sink: Any) -> None:
+    data = blob(seam.MAX_LOST + 5)
+    k = seam.MAX_LOST + 5
+    for lost in (seam.MAX_LOST, seam.MAX_LOST + 1):
+        sink: Sink = make_sink(key_of(data), k)
+        for esi in range(lost, k):
+            sink.put(esi, data[768 * esi :][:768].ljust(768, b"\0"))
+        rows = b"".join(bytes(n == column for column in range(k)) for n in range(lost))
+        for n in range(lost):
+            sink.put(k + n, data[768 * n : 768 * n + 768])
+        assert sink.fill(rows) == (lost == seam.MAX_LOST)
+
+
 # The same bytes from both.
+
+
+@BOTH
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(
+    k=st.integers(1, 24),
+    lost=st.sets(st.integers(0, 23)),
+    extra=st.integers(0, 30),
+    octets=st.sampled_from([b"\0\1", b"\0\0\0\1\xff", bytes(range(256))]),
+    short=st.integers(0, 767),
+    rng=st.randoms(use_true_random=False),
+)
+def test_both_make_and_solve_the_same_sums(
+    k: int, lost: set[int], extra: int, octets: bytes, short: int, rng: random.Random
+) -> None:
+    data = rng.randbytes(768 * k - short)
+    rows = bytes(rng.choice(octets) for _ in range(k * extra))
+    one, two = (mix(rows, k, data) for mix in MIXES)
+    assert one == two
+    found = []
+    for _, make_sink in IMPLEMENTATIONS:
+        sink: Sink = make_sink(bytes(60), k)
+        for esi in range(k):
+            if esi not in lost:
+                sink.put(esi, data[768 * esi :][:768].ljust(768, b"\0"))
+        for n in range(extra):
+            sink.put(k + n, one[768 * n : 768 * n + 768])
+        filled = sink.fill(rows)
+        assert not filled or bytes(sink.whole(len(data))) == data
+        found.append(filled or sink.symbols())
+    assert found[0] == found[1]
+
+
+@BOTH
+@settings(max_examples=30, deadline=None, derandomize=True)
+@given(rows=st.binary(max_size=64), lost=st.sets(st.integers(0, 7)), symbols=st.binary(max_size=3000))
+def test_both_make_the_same_of_sums_that_contradict_each_other(rows: bytes, lost: set[int], symbols: bytes) -> None:
+    """A liar's symbols: which of them count is laid down, so the same rubbish comes out."""
+    count = len(rows) // 8
+    found: list[bytes] = []
+    for _, make_sink in IMPLEMENTATIONS:
+        sink: Sink = make_sink(bytes(60), 8)
+        for esi in [n for n in range(8) if n not in lost] + list(range(8, 8 + count)):
+            sink.put(esi, symbols[esi * 100 : esi * 100 + 768].ljust(768, b"\1"))
+        found.append(bytes(sink.whole(8 * 768)) if sink.fill(rows[: 8 * count]) else b"")
+    assert found[0] == found[1]
 
 
 def state(opened: Opened, tags: dict[int, int]) -> tuple[Any, ...]:

@@ -16,7 +16,7 @@ ffi = FFI()
 ffi.cdef((_HERE / "packets.h").read_text(encoding="ascii"))
 ffi.set_source(
     "tonfs.network._fast._packets",
-    (_HERE / "packets.c").read_text(encoding="ascii"),
+    "".join((_HERE / name).read_text(encoding="ascii") for name in ("packets.c", "symbols.c")),
     include_dirs=[str(_HERE)],
     libraries=["dl"],
     extra_compile_args=["-O2", "-Wall", "-Wextra", "-Wno-unused-parameter"],

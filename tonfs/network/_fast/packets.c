@@ -15,6 +15,7 @@
 #error "the wire is little-endian and so must be the machine; the Python twin works everywhere"
 #endif
 
+enum { VERSION = 2 }; /* raise it with every change of packets.h or of what a function means */
 enum { SYMBOL = 768, DATAGRAM = 952, PLAIN = 888, PART = 840, HEAD = 64, KEY = 60, MAX_DATAGRAM = 2048, NOISE = 14 };
 enum { MAX_ESI = 1 << 24, MAX_CUSTOM = 1024, SINKS = 256, CONFIRMS = 64, CONFIRM = 52, CONFIRM_EVERY = 32 };
 
@@ -56,6 +57,14 @@ static int find(void *lib, const char *name, void *slot)
     return found != NULL;
 }
 
+static void octets_start(void);
+
+/* What `tonfs/network/lane_native.py` compares with the version that it was written for. */
+int tf_version(void)
+{
+    return VERSION;
+}
+
 /* 0 when libcrypto was found and works. */
 int tf_start(const char *libcrypto)
 {
@@ -70,6 +79,7 @@ int tf_start(const char *libcrypto)
         md_new = NULL;
         return 2;
     }
+    octets_start();
     return 0;
 }
 

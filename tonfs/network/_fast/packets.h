@@ -1,4 +1,4 @@
-/* What Python sees of packets.c (read by cffi, so without preprocessor lines). Meaning: tonfs/network/lane.py.
+/* What Python sees of packets.c and symbols.c (read by cffi, so without preprocessor lines). Meaning: tonfs/network/lane.py.
  * All memory is Python's. */
 
 typedef struct {
@@ -54,6 +54,7 @@ typedef struct {
     uint8_t plain[2048];
 } tf_opened;
 
+int tf_version(void);
 int tf_start(const char *libcrypto);
 int tf_sink_put(tf_sink *sink, uint32_t esi, const uint8_t *symbol);
 void tf_sink_confirm(tf_sink *sink, uint8_t *out);
@@ -65,3 +66,5 @@ int tf_seal_parts(tf_lane *lane, const uint8_t *head, const uint8_t *source, uin
 int tf_seal_custom(tf_lane *lane, const uint8_t *data, uint32_t length, const uint8_t *noise, uint8_t *out);
 int tf_open(tf_lane *lane, const uint8_t *buffer, int32_t at, int32_t end, int32_t step, const uint8_t *noise,
             int32_t noises, tf_opened *result);
+int tf_mix(const uint8_t *rows, uint32_t n, uint32_t k, const uint8_t *data, uint64_t length, uint8_t *out);
+int tf_sink_fill(tf_sink *sink, const uint8_t *rows, uint32_t n);
