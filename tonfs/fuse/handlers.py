@@ -8,11 +8,11 @@ Reference fuse.md, "Known traps": numbers in comments below are of that list.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import stat
 from collections.abc import Awaitable, Callable, Sequence
-from functools import partial
 from typing import Any, Final
 
 import pyfuse3
@@ -21,6 +21,7 @@ import trio
 from ..errors import FsError, TimedOut
 from ..ids import Inode
 from ..volume.api import ROOT, Attr, Fetch, Live, Namespace
+from .disksync import DiskSync
 from .guard import answer, handler, silent
 from .options import MountOptions
 from .virtual import LAST_COOKIE, NAME, VIRTUAL, Reports, VirtualTree
@@ -39,6 +40,7 @@ SLOW_WRITE: Final = 4 << 20
 READ_TRIES: Final = 16
 SEND_TIMEOUT: Final = 30.0
 CAPABILITY: Final = b"security.capability"
+_DONE: Final[Any] = object()
 
 
 class Handlers(pyfuse3.Operations):  # type: ignore[misc]  # pyfuse3 is untyped for us
@@ -60,6 +62,7 @@ class Handlers(pyfuse3.Operations):  # type: ignore[misc]  # pyfuse3 is untyped 
         """How often each file is open."""
         self._shown_bits = ~(0 if options.umask is None else options.umask)
         self._uid, self._gid = options.uid, options.gid
+        self.disk = DiskSync()
         self._buffer = memoryview(bytearray(BUFFER))
         missing = pyfuse3.EntryAttributes()
         missing.st_ino = 0
@@ -327,8 +330,18 @@ class Handlers(pyfuse3.Operations):  # type: ignore[misc]  # pyfuse3 is untyped 
 
     @handler
     async def fsync(self, fh: int, datasync: bool) -> None:
-        if fh < VIRTUAL and self._ns.sync_waits(Inode(fh), data_only=datasync):
-            await trio.to_thread.run_sync(partial(self._ns.sync, Inode(fh), data_only=datasync))
+        if fh < VIRTUAL:
+            await self._sync(Inode(fh), datasync)
+
+    async def _sync(self, inode: Inode, data_only: bool) -> None:
+        with contextlib.closing(self._ns.sync_steps(inode, data_only=data_only)) as steps:
+            step = next(steps, _DONE)
+            while step is not _DONE:
+                if step is None:
+                    step = await trio.to_thread.run_sync(next, steps, _DONE)
+                else:
+                    await self.disk.fdatasync(step)
+                    step = next(steps, _DONE)
 
     # Directories ------------------------------------------------------------------------------------------------
 
@@ -374,7 +387,8 @@ class Handlers(pyfuse3.Operations):  # type: ignore[misc]  # pyfuse3 is untyped 
 
     @handler
     async def fsyncdir(self, fh: int, datasync: bool) -> None:
-        await trio.to_thread.run_sync(self._ns.commit)
+        if fh < VIRTUAL:
+            await self._sync(Inode(fh), False)
 
     @answer
     def statfs(self, ctx: Any) -> Any:

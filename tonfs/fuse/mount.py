@@ -179,6 +179,7 @@ class Mount:
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._tune)
+                await nursery.start(self._handlers.disk.run)
                 if not self._options.read_only:
                     nursery.start_soon(keep_sending, self.point, self._handlers.has_writers)
                 task_status.started()
@@ -190,7 +191,8 @@ class Mount:
 
     async def _answer(self) -> None:
         jobs = trio.to_thread.current_default_thread_limiter()
-        gate = Gate(lambda: jobs.borrowed_tokens > 0)
+        disk = self._handlers.disk
+        gate = Gate(lambda: jobs.borrowed_tokens > 0 or disk.busy)
         if not install(gate):
             log.info("this pyfuse3 does not take the fast loop; its own serves")
             return await pyfuse3.main(WORKERS, WORKERS)

@@ -19,7 +19,7 @@ is False), while content type and user metadata stay.
 from __future__ import annotations
 
 import stat
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
@@ -353,8 +353,10 @@ class Namespace(Protocol):
         -1: this range needs `read`. Raises as `read`."""
         ...
 
-    def sync_waits(self, inode: Inode, *, data_only: bool = False) -> bool:
-        """`sync` would wait for the disk. Otherwise everything that it promises is durable already."""
+    def sync_steps(self, inode: Inode, *, data_only: bool = False) -> Generator[tuple[int, ...] | None, None, None]:
+        """`sync` for who must not wait: each item is what to do before asking for the next one. Descriptors: fdatasync
+        them all, side by side or in any order; close the generator when one fails. None: asking for the next takes
+        long. Without any item everything is durable already."""
         ...
 
     # Inodes -----------------------------------------------------------------------------------------------------

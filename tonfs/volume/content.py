@@ -12,6 +12,7 @@ import ctypes
 import errno
 import os
 from collections import OrderedDict
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
@@ -29,7 +30,9 @@ class ContentStore:
     def __init__(self, root: Path) -> None:
         self.root = root
         self._open: OrderedDict[Inode, int] = OrderedDict()
-        self._new_shards: set[int] = set()
+        self.new_shards: dict[int, int] = {}
+        """Directories that got new files since they were last fsynced -> how many files were made before."""
+        self._made = 0
         root.mkdir(mode=0o700, exist_ok=True)
 
     def path(self, inode: Inode) -> Path:
@@ -55,7 +58,8 @@ class ContentStore:
             path.parent.mkdir(mode=0o700, exist_ok=True)
             fd = os.open(path, flags, 0o600)
         if create:
-            self._new_shards.add(inode & 0xFF)
+            self._made += 1
+            self.new_shards[inode & 0xFF] = self._made
         self._open[inode] = fd
         while len(self._open) > MAX_OPEN:
             _, oldest = self._open.popitem(last=False)
@@ -162,10 +166,14 @@ class ContentStore:
         """Of all content files. Slow when there are many."""
         return [int(path.name, 16) for shard in self.root.iterdir() for path in shard.iterdir()]
 
-    def take_new_shards(self) -> list[Path]:
-        """Directories that got new files since the last call; fsync them to make the files' names durable."""
-        shards, self._new_shards = self._new_shards, set()
-        return [self.root / f"{shard:02x}" for shard in sorted(shards)]
+    def shard(self, number: int) -> Path:
+        return self.root / f"{number:02x}"
+
+    def shards_synced(self, done: Mapping[int, int]) -> None:
+        """These (a copy of `new_shards`) were fsynced; those that got files since are not done."""
+        for number, made in done.items():
+            if self.new_shards.get(number) == made:
+                del self.new_shards[number]
 
     def forget(self, inode: Inode) -> None:
         """Close its descriptor if it is open."""

@@ -390,29 +390,35 @@ class Core:
 
     def _sync_content(self, inode: Inode) -> None:
         """fdatasync the content files of an inode; the lock is held only to find them."""
-        todo: list[tuple[Inode, int, int]] = []
         with self.lock:
-            blobs = self._blobs(inode)
-            if not blobs:
-                return
-            shards = self.content.take_new_shards()
-            for blob in blobs:
-                fd = self.content.duplicate(blob)
-                if fd is not None:
-                    todo.append((blob, fd, self._unsynced.get(blob, 0)))
+            todo = self._take_unsynced(inode)
+            shards = dict(self.content.new_shards) if todo else {}
         try:
             for shard in shards:
-                sync_directory(shard)
+                sync_directory(self.content.shard(shard))
             for _, fd, _ in todo:
                 os.fdatasync(fd)
         finally:
             for _, fd, _ in todo:
                 os.close(fd)
         with self.lock:
-            for blob, _, written in todo:
-                self._synced.add(blob)
-                if self._unsynced.get(blob) == written:
-                    del self._unsynced[blob]
+            self.content.shards_synced(shards)
+            self._note_synced(todo)
+
+    def _take_unsynced(self, inode: Inode) -> list[tuple[Inode, int, int]]:
+        """(content file, descriptor of the caller's own, last change) of what an fsync must write. `lock` is held."""
+        todo = []
+        for blob in self._blobs(inode):
+            fd = self.content.duplicate(blob)
+            if fd is not None:
+                todo.append((blob, fd, self._unsynced.get(blob, 0)))
+        return todo
+
+    def _note_synced(self, done: list[tuple[Inode, int, int]]) -> None:
+        for blob, _, written in done:
+            self._synced.add(blob)
+            if self._unsynced.get(blob) == written:
+                del self._unsynced[blob]
 
     def _blobs(self, inode: Inode) -> list[Inode]:
         """Content files with bytes of this inode that may not be on the disk yet."""
@@ -539,7 +545,7 @@ class Core:
                 return
             upto = self._committed
             os.fdatasync(self._wal)
-            self._durable = upto
+            self._durable = max(self._durable, upto)  # an fsync of the mount may have got further
             self._last_wal_sync = time.monotonic()
 
     def commit(self) -> None:
@@ -570,7 +576,7 @@ class Core:
     @property
     def pending(self) -> bool:
         """Something waits for `background`."""
-        return self._gen != self._durable or bool(self._dooming)
+        return self._gen != self._durable or bool(self._dooming or self._trimming)
 
     def background(self) -> None:
         """Commit what is pending; now and then make it durable, delete doomed files, keep the WAL small. Slow.

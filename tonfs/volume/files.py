@@ -1,4 +1,4 @@
-"""Bytes of files as POSIX sees them: read, write, truncate, fetched ranges, fsync."""
+"""Bytes of files as POSIX sees them: read, write, truncate, fetched ranges."""
 
 from __future__ import annotations
 
@@ -10,21 +10,19 @@ from ..errors import FsError
 from ..ids import BagId, Inode, PackId
 from . import extents as ext
 from .api import MAX_FILE_SIZE, Attr, ReadResult, RemoteRange, SetAttr
-from .contents import INLINE_MAX, Contents
 from .core import locked
 from .node import Node, clamp_time
-from .schema import CONTENT, COVERED, DIRTY, INLINE, RECORD, REMOTE, SEGMENTED
+from .schema import CONTENT, COVERED, DIRTY, RECORD, REMOTE, SEGMENTED
+from .syncs import Syncs
 
 WINDOW: Final = 1 << 20
 """A write over local packed bytes makes this much around it dirty at once, so that the barrier is rarely paid."""
-INLINE_SYNCS: Final = 3
-"""A small file that is fsynced more often moves to a content file: rewriting it in the index costs more."""
 _SPECIAL: Final = COVERED | RECORD | SEGMENTED
 _REG: Final = stat.S_IFREG
 _FMT: Final = 0o170000
 
 
-class Files(Contents):
+class Files(Syncs):
     """File contents. See `core.py` for the rules that keep index and content files in step."""
 
     def _file(self, inode: Inode) -> Node:
@@ -355,41 +353,3 @@ class Files(Contents):
         if node.inode in self._trimming:
             node.shrunk = node.gen
         self._reshape(node)
-
-    # Durability -------------------------------------------------------------------------------------------------
-
-    def sync(self, inode: Inode, *, data_only: bool = False) -> None:
-        """See `Namespace.sync`."""
-        with self.lock:
-            node = self._node(inode)
-            if node.flags & INLINE and node.size_gen > self._durable:
-                node.syncs += 1
-                if node.syncs > INLINE_SYNCS and node.nlink:
-                    self._move_out(node)
-            need = node.size_gen if data_only else node.gen
-            named = node.nlink > 0
-        self.sync_content(inode)
-        if named and need > self._durable:
-            self._commit_up_to(need)
-
-    def _move_out(self, node: Node) -> None:
-        """A small file that is fsynced again and again gets a content file."""
-        try:
-            self._spill(node, INLINE_MAX + 1)
-        except OSError as exc:
-            raise self._os_error(exc) from exc
-        self._touch_size(node, times=False)
-
-    def sync_content(self, inode: Inode) -> None:
-        """Only the bytes in content files; for staged files."""
-        try:
-            self._sync_content(inode)
-        except OSError as exc:
-            raise self._os_error(exc) from exc
-
-    def sync_waits(self, inode: Inode, *, data_only: bool = False) -> bool:
-        """See `Namespace.sync_waits`."""
-        with self.lock:
-            node = self._node(inode)
-            need = node.size_gen if data_only else node.gen
-            return need > self._durable or bool(self._blobs(inode))
