@@ -148,7 +148,7 @@ def test_no_request_that_breaks_inside_ends_the_mount(faulty: Faulty) -> None:
         ("remove_xattr", lambda: os.removexattr(point / "file", "user.one")),
         ("read_into", with_file(point / "file", lambda fd: os.posix_fadvise(fd, 0, 0, 4) or os.pread(fd, 9000, 0))),
         ("write", with_file(point / "file", far_write)),
-        ("sync", with_file(point / "file", lambda fd: os.pwrite(fd, b"z", 1) and os.fsync(fd))),
+        ("sync_steps", with_file(point / "file", lambda fd: os.pwrite(fd, b"z", 1) and os.fsync(fd))),
     ]
     for method, action in cases:
         faulty.fails(method, action)

@@ -285,6 +285,8 @@ class Contents(Names):
                 fresh.append(Segment(low, until - low, blob, low - base, True))
                 low = until
         if fresh:
+            if offset < node.size:
+                self._order(node.inode)  # rule 2: until the commit the file's bytes here lie elsewhere
             kept = self._segments(node)
             for segment in fresh:
                 kept = seg.without(kept, segment.offset, segment.end)

@@ -153,6 +153,10 @@ def objects(work: Work) -> None:
     volume.write(whole, len(BIG + TINY), TINY)
     volume.sync(whole)
     work.must("bucket/key", BIG + TINY * 2 + OTHER[len(TINY) :])
+    work.may("bucket/key", TINY + (BIG + TINY * 2 + OTHER[len(TINY) :])[len(TINY) :])
+    volume.write(whole, 0, TINY)  # what other files share is not changed in place; nobody asks for it to be durable
+    volume.background()
+    volume.background()
 
 
 def packed_bytes(work: Work) -> None:
