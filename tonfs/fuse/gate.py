@@ -5,8 +5,10 @@ through trio's scheduler and epoll each time, which is most of what a small requ
 pyfuse3 looks `trio` up in its own module whenever it needs it; `install` puts a stand-in there:
 
 * `Lock` becomes a gate. Entering it when it is open costs nothing, leaving it wakes nobody.
-* `wait_readable` asks the kernel first (`poll`, no waiting). Only when nothing has come for `SPIN` seconds, or when
-  other tasks are due their turn, does it go through the scheduler.
+* `wait_readable` waits in `poll` itself, with the interpreter let go, for up to `PATIENCE`: the gap between two requests
+  of one program is shorter. Only when nothing comes, or when other tasks are due their turn, does it go through the
+  scheduler. Waiting beats asking again and again: the kernel then runs the program and this thread on one processor,
+  one after the other, and neither has to wake the other's.
 * When a handler suspends (a thread, the network), another worker must take over reading: an instrument looks after
   every step of a task whether the gate stands open, and wakes one that waits before it.
 """
@@ -26,8 +28,8 @@ BURST: Final = 64
 """Requests in a row before other tasks get their turn."""
 SLICE: Final = 0.002
 """Seconds of requests in a row before other tasks get their turn."""
-SPIN: Final = 50e-6
-"""Seconds to ask again and again before sleeping; waking up takes longer than most gaps within a burst."""
+PATIENCE: Final = 1
+"""Milliseconds to wait for the next request before other tasks get their turn."""
 RECENT: Final = 0.004
 """Seconds after a request in which the next one of the same program is to be expected."""
 WORKERS: Final = 200
@@ -36,10 +38,11 @@ with room for fewer idle ones, pyfuse3 would end and start workers all the time.
 
 
 class Gate(trio.abc.Instrument):
-    """One for a session. `threads_out` says whether a thread job is under way: it must not wait for our spinning."""
+    """One for a session. `suspended` says whether a request waits for disk or network: its end comes through the
+    scheduler, and must not wait for our patience."""
 
-    def __init__(self, threads_out: Callable[[], bool] = lambda: False) -> None:
-        self._threads_out = threads_out
+    def __init__(self, suspended: Callable[[], bool] = lambda: False) -> None:
+        self._suspended = suspended
         self._taken = False
         self._waiting: list[trio.lowlevel.Task] = []
         self.entered = 0
@@ -51,7 +54,7 @@ class Gate(trio.abc.Instrument):
         """When a request was last done."""
         self._asker = select.poll()
         self._fd = -1
-        self._ask = self._asker.poll
+        self._ask: Callable[[int], Any] = self._asker.poll
 
     # In the place of trio.Lock ----------------------------------------------------------------------------------
 
@@ -91,23 +94,13 @@ class Gate(trio.abc.Instrument):
             self._fd = fd
             self._asker.register(fd, select.POLLIN)
         now = self._asked = time.perf_counter()
-        if self._in_a_row < BURST and now - self._since < SLICE:
-            if self._ask(0):
-                self._counted()
-                return
-            if not self._threads_out():
-                until = now + SPIN
-                while time.perf_counter() < until:
-                    if self._ask(0):
-                        self._counted()
-                        return
+        if self._in_a_row < BURST and now - self._since < SLICE and self._ask(0 if self._suspended() else PATIENCE):
+            self._in_a_row += 1
+            self.at_once += 1
+            return
         await trio.lowlevel.wait_readable(fd)
         self._in_a_row = 0
         self._since = time.perf_counter()
-
-    def _counted(self) -> None:
-        self._in_a_row += 1
-        self.at_once += 1
 
 
 class _StandIn(types.ModuleType):

@@ -35,17 +35,21 @@ def answer(function: Callable[..., R]) -> Callable[..., Awaitable[R]]:
 
 
 def handler(function: Callable[..., Awaitable[R]]) -> Callable[..., Awaitable[R]]:
-    """The same for one that may wait."""
+    """The same for one that may wait; `under_way` of its object counts those that have begun and not ended."""
     name = function.__name__
 
     @wraps(function)
     async def guarded(*args: Any) -> R:
+        handlers = args[0]
+        handlers.under_way += 1
         try:
             return await function(*args)
         except pyfuse3.FUSEError:
             raise
         except Exception as exc:
             raise _as_errno(exc, name, args) from None
+        finally:
+            handlers.under_way -= 1
 
     return guarded
 

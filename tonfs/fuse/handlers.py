@@ -58,6 +58,8 @@ class Handlers(pyfuse3.Operations):  # type: ignore[misc]  # pyfuse3 is untyped 
         self._fetch = fetch
         self._options = options
         self.enable_writeback_cache = not options.read_only
+        self.under_way = 0
+        """Requests that may wait and have not been answered."""
         self._opens: dict[Inode, int] = {}
         """How often each file is open."""
         self._shown_bits = ~(0 if options.umask is None else options.umask)
@@ -73,6 +75,10 @@ class Handlers(pyfuse3.Operations):  # type: ignore[misc]  # pyfuse3 is untyped 
         uid = os.geteuid() if options.uid is None else options.uid
         gid = os.getegid() if options.gid is None else options.gid
         self._virtual = None if reports is None else VirtualTree(namespace, reports, (uid, gid), self._shown)
+
+    def suspended(self) -> bool:
+        """Asked between requests: one of them waits for disk or network."""
+        return self.under_way > 0
 
     # Attributes -------------------------------------------------------------------------------------------------
 

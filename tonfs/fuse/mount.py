@@ -190,9 +190,7 @@ class Mount:
             self._ended.set()
 
     async def _answer(self) -> None:
-        jobs = trio.to_thread.current_default_thread_limiter()
-        disk = self._handlers.disk
-        gate = Gate(lambda: jobs.borrowed_tokens > 0 or disk.busy)
+        gate = Gate(self._handlers.suspended)
         if not install(gate):
             log.info("this pyfuse3 does not take the fast loop; its own serves")
             return await pyfuse3.main(WORKERS, WORKERS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Iterator
 from types import ModuleType
 
@@ -12,7 +13,7 @@ import trio
 from trio.testing import assert_no_checkpoints, wait_all_tasks_blocked
 
 from tonfs.fuse import gate as gate_module
-from tonfs.fuse.gate import BURST, Gate, install, remove
+from tonfs.fuse.gate import BURST, PATIENCE, Gate, install, remove
 
 
 @pytest.fixture
@@ -65,6 +66,36 @@ async def test_other_tasks_get_their_turn_after_a_burst(full_pipe: int, patient:
             await gate.wait_readable(full_pipe)
         nursery.cancel_scope.cancel()
     assert before + 3 <= turns <= before + 40
+
+
+async def test_the_next_request_is_waited_for_without_a_scheduler_pass(
+    empty_pipe: tuple[int, int], patient: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gate_module, "PATIENCE", 60_000)
+    gate = Gate()
+    reader, writer = empty_pipe
+    timer = threading.Timer(0.02, os.write, (writer, b"x"))
+    timer.start()
+    with assert_no_checkpoints():
+        await gate.wait_readable(reader)
+    timer.join()
+    assert gate.at_once == 1
+
+
+@pytest.mark.parametrize("suspended", [False, True])
+async def test_a_suspended_request_does_not_wait_for_the_next(
+    suspended: bool, empty_pipe: tuple[int, int], patient: None
+) -> None:
+    """Its end comes through the scheduler, which must then run at once."""
+    gate = Gate(lambda: suspended)
+    reader, writer = empty_pipe
+    asked: list[int] = []
+    gate._ask = asked.append  # nothing comes
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(gate.wait_readable, reader)
+        await wait_all_tasks_blocked()
+        os.write(writer, b"x")
+    assert asked == [0 if suspended else PATIENCE]
 
 
 async def test_a_request_that_comes_later_is_waited_for(empty_pipe: tuple[int, int]) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import errno
 from pathlib import Path
 
@@ -13,15 +14,25 @@ from tonfs.fuse.mountpoint import _unescape, mounts, source_of
 
 
 class Handlers:
-    def __init__(self, error: Exception) -> None:
+    def __init__(self, error: Exception | None) -> None:
         self.error = error
+        self.under_way = 0
+        self.seen = 0
+
+    @handler
+    async def fsync(self) -> None:
+        self.seen = self.under_way
+        if self.error is not None:
+            raise self.error
 
     @handler
     async def read(self, inode: int, name: bytes) -> None:
+        assert self.error is not None
         raise self.error
 
     @silent
     async def forget(self, inode: int) -> None:
+        assert self.error is not None
         raise self.error
 
 
@@ -48,6 +59,14 @@ async def test_the_unexpected_becomes_eio_and_a_log_line(error: Exception, caplo
         await Handlers(error).read(5, b"name")
     assert caught.value.errno == errno.EIO
     assert caplog.records[0].fields["target"] == "5 b'name'"  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("error", [None, FsError("gone", errno.ENOENT)])
+async def test_requests_under_way_are_counted(error: Exception | None) -> None:
+    handlers = Handlers(error)
+    with contextlib.suppress(pyfuse3.FUSEError):
+        await handlers.fsync()
+    assert (handlers.seen, handlers.under_way) == (1, 0)
 
 
 @pytest.mark.allow_logs
