@@ -26,7 +26,7 @@ from ..log import Batch, get_logger
 from ..volume.api import Fetch, Namespace, RemoteRange
 from . import operations, xml
 from .auth import identify
-from .connections import Connections, new_request_id
+from .connections import Connection, Connections, new_request_id
 from .crowd import Crowd
 from .door import Answer, Call, Door
 from .durable import GroupCommit
@@ -190,6 +190,8 @@ class _Server:
         except Exception as exc:
             log.error("a request failed", request_id=request_id, operation=label, exc=exc)
             answer = self._refused(request, TonfsError("internal"), request_id)
+        if isinstance(request.protocol, Connection):
+            request.protocol.take_back()
         try:
             return await send(request, answer, request_id)
         finally:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import re
+from collections import deque
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Final
@@ -12,8 +13,7 @@ from typing import Final
 from ..errors import S3Error
 from . import checksums
 from .chunked import ChunkDecoder
-from .crowd import Crowd
-from .door import BLOCK, MAX_OBJECT, Call
+from .door import MAX_OBJECT, Call
 from .mapping import too_large
 from .sigv4 import PayloadKind
 
@@ -33,7 +33,8 @@ class Digests:
 class Intake:
     """Reads one body. Make it before reading anything: it refuses promises that cannot be kept.
 
-    `async for block in intake.blocks()`, give each block to `absorb` (also from a thread), in the end `verify`.
+    Large ones: `fill` buffers until nothing comes, give each to `absorb` (also from a thread), then `finish` and
+    `verify`. Small ones: `async for block in intake.blocks()` instead of `fill` and `finish`.
     """
 
     def __init__(
@@ -79,6 +80,8 @@ class Intake:
             if self._kind.chunked and self.length is not None
             else None
         )
+        self._decoded: deque[memoryview] = deque()
+        self._ended = False
         self._count = 0
         self._trailers: dict[str, str] = {}
 
@@ -111,41 +114,58 @@ class Intake:
             raise S3Error("MissingContentLength", 411, "You must provide the Content-Length HTTP header.")
         return body.length or 0
 
-    async def blocks(self) -> AsyncIterator[bytes]:
-        """The data in blocks of about BLOCK bytes, smaller ones while there are many bodies. Raises S3Error."""
-        crowd = self._call.door.crowd
-        crowd.enter()
-        try:
-            async for block in self._blocks(crowd):
-                yield block
-        finally:
-            crowd.leave()
+    async def fill(self, buffer: memoryview) -> int:
+        """The next data into the buffer; fewer bytes than fit only at the end. Raises S3Error."""
+        if self._decoder is None:
+            return await self._call.body.fill(buffer)
+        done = 0
+        while done < len(buffer) and (self._decoded or await self._decode()):
+            piece = self._decoded.popleft()
+            count = min(len(piece), len(buffer) - done)
+            buffer[done : done + count] = piece[:count]
+            done += count
+            if count < len(piece):
+                self._decoded.appendleft(piece[count:])
+        return done
 
-    async def _blocks(self, crowd: Crowd) -> AsyncIterator[bytes]:
-        pending: list[bytes] = []
-        size = 0
-        while raw := await self._call.body.read():
-            for piece in self._decoder.feed(raw) if self._decoder is not None else (raw,):
-                pending.append(piece)
-                size += len(piece)
-            if size >= crowd.block(BLOCK):
-                yield b"".join(pending)
-                pending, size = [], 0
-        if pending:
-            yield b"".join(pending)
+    async def _decode(self) -> bool:
+        """Read until the decoder gives data; False when the body has ended."""
+        assert self._decoder is not None
+        while not self._ended and not self._decoded:
+            raw = await self._call.body.read()
+            if raw:
+                self._decoded += map(memoryview, self._decoder.feed(raw))
+            else:
+                self._ended = True
+                self._trailers = self._decoder.finish()
+        return bool(self._decoded)
+
+    async def finish(self) -> None:
+        """All data has come: read what follows it. Raises S3Error."""
         if self._decoder is not None:
-            self._trailers = self._decoder.finish()
+            await self._decode()
 
-    def absorb(self, block: bytes) -> None:
+    async def blocks(self) -> AsyncIterator[bytes]:
+        """The data in the pieces that it comes in. Raises S3Error."""
+        while True:
+            if self._decoder is None:
+                piece = await self._call.body.read()
+            else:
+                piece = bytes(self._decoded.popleft()) if self._decoded or await self._decode() else b""
+            if not piece:
+                return
+            yield piece
+
+    def absorb(self, block: bytes | memoryview) -> None:
         """Account for a block: slow for a loop, fine in a thread."""
         self.absorb_md5(block)
         self.absorb_rest(block)
 
-    def absorb_md5(self, block: bytes) -> None:
+    def absorb_md5(self, block: bytes | memoryview) -> None:
         """One half of `absorb`; the two may run at the same time."""
         self._md5.update(block)
 
-    def absorb_rest(self, block: bytes) -> None:
+    def absorb_rest(self, block: bytes | memoryview) -> None:
         """The other half. Raises S3Error when there is more than may be."""
         self._count += len(block)
         if self._count > self._limit:

@@ -21,7 +21,7 @@ PREFIX: Final = "x-amz-checksum-"
 
 
 class Digest(Protocol):
-    def update(self, data: bytes, /) -> object: ...
+    def update(self, data: bytes | memoryview, /) -> object: ...
 
     def digest(self) -> bytes: ...
 
@@ -30,7 +30,7 @@ class _Crc32:
     def __init__(self) -> None:
         self._value = 0
 
-    def update(self, data: bytes) -> None:
+    def update(self, data: bytes | memoryview) -> None:
         self._value = zlib.crc32(data, self._value)
 
     def digest(self) -> bytes:
@@ -43,7 +43,7 @@ class _AnyCrc:
         self._size = size
         self._value: int = self._model.calc(b"")
 
-    def update(self, data: bytes) -> None:
+    def update(self, data: bytes | memoryview) -> None:
         self._value = self._model.calc(data, self._value)
 
     def digest(self) -> bytes:

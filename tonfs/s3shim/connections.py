@@ -9,9 +9,11 @@ import random
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
-from aiohttp import web
+from aiohttp import StreamReader, web
+from aiohttp.http import HttpRequestParser
 
 from . import xml
+from .straight import Rest
 
 IDLE: Final = 60.0
 """Seconds that a connection may take for a whole request head, or wait between two requests."""
@@ -36,9 +38,50 @@ def _quiet_logger() -> logging.Logger:
 
 
 class Connection(web.RequestHandler):
-    """Answers what is not HTTP with an error as S3 has them."""
+    """Answers what is not HTTP with an error as S3 has them, and lets large bodies pass its parser by."""
 
-    __slots__ = ()
+    __slots__ = ("_rest",)
+
+    def __init__(self, manager: web.Server, **words: Any) -> None:
+        super().__init__(manager, **words)
+        self._rest: Rest | None = None
+
+    def rest_of(self, content: StreamReader, left: int) -> Rest | None:
+        """What is still to come of the request's body, `left` bytes, of which the parser has seen nothing yet."""
+        transport = self.transport
+        if transport is None or transport.is_closing():
+            return None
+
+        def give_back(whole: bool) -> None:
+            self._rest = None
+            if whole and self._parser is not None:
+                # The old parser still waits for the body. It never saw these bytes, nor anything behind them.
+                self._parser = self._new_parser()
+                content.feed_eof()  # reads on
+            elif self.transport is not None:
+                self.transport.resume_reading()
+
+        self._rest = Rest(self, transport, left, give_back)
+        return self._rest
+
+    def _new_parser(self) -> HttpRequestParser:
+        """As aiohttp makes it for a new connection."""
+        return HttpRequestParser(
+            self,
+            self._loop,
+            self._read_bufsize,
+            max_line_size=self.max_line_size,
+            max_field_size=self.max_field_size,
+            max_headers=self.max_headers,
+            payload_exception=web.RequestPayloadError,
+            auto_decompress=False,
+            max_msg_queue_size=self._max_msg_queue_size,
+        )
+
+    def take_back(self) -> None:
+        """Nobody reads the body any more: what is left of it goes to the parser, until the connection is closed."""
+        if self._rest is not None:
+            self._rest.release()
 
     def handle_error(
         self,

@@ -8,8 +8,8 @@ from typing import Final
 MEMORY: Final = 16 << 20
 """Bytes that the blocks of all bodies together may take, roughly."""
 LEAST: Final = 64 << 10
-_COPIES: Final = 2
-"""Blocks of one body that are there at the same time: one being read, one being worked on."""
+COPIES: Final = 3
+"""Blocks of one body that are there at the same time: one being filled, one being worked on, one ready for it."""
 
 
 class Crowd:
@@ -27,6 +27,7 @@ class Crowd:
         self._count -= 1
 
     def block(self, most: int) -> int:
-        """Bytes for the next block of one of them, `most` when there are few."""
+        """Bytes for the next block of one of them: a power of two, or `most` when there are few."""
         self._pause()
-        return max(LEAST, min(most, MEMORY // (_COPIES * max(1, self._count)) & -4096))
+        share = MEMORY // (COPIES * max(1, self._count))
+        return max(LEAST, min(most, 1 << share.bit_length() - 1))

@@ -18,7 +18,7 @@ OWNER_ID: Final = "tonfs"
 """There is one tenant; S3 wants an owner's name here and there."""
 MAX_OBJECT: Final = 5 << 30
 """Largest body of one PUT, as with S3."""
-BLOCK: Final = 256 << 10
+BLOCK: Final = 1 << 20
 """Bytes read, hashed and written at a time."""
 
 Headers = list[tuple[str, str]]
@@ -72,6 +72,10 @@ class Body(Protocol):
 
     async def read(self) -> bytes:
         """The next bytes, b"" at the end. The first call tells a waiting client to go on. Raises S3Error."""
+        ...
+
+    async def fill(self, buffer: memoryview) -> int:
+        """The same, into a buffer: fewer bytes than fit only at the end."""
         ...
 
 

@@ -6,9 +6,10 @@ import errno
 import hashlib
 import re
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Final
 
-from ..errors import FsError, NoSpace, S3Error, Stale
+from ..errors import FsError, S3Error, Stale
 from ..ids import Inode
 from ..volume.api import S3Record
 from . import checksums, xml
@@ -19,11 +20,12 @@ from .found import MAX_TRIES, Found, find, hold, read
 from .handlers_bucket import iso_date
 from .handlers_get import part_number
 from .handlers_put import check_destination, described
-from .handlers_upload import Facts, no_upload, open_upload
+from .handlers_upload import Facts, add_part, open_upload
 from .keys import Rights
 from .mapping import Key, parse_key, too_large
+from .receive import staging
 from .router import not_implemented
-from .store import publish, publish_marker, refusal, write_check
+from .store import place, publish_marker, write_check
 from .uri import decode, parse_query
 
 MAX_COPY: Final = 5 << 30
@@ -193,37 +195,21 @@ def _copied_record(found: Found, given: S3Record, replaces: bool, new_tags: bool
 
 async def _copy(call: Call, key: Key, found: Found, record: S3Record, algorithm: str | None) -> Answer:
     """Raises Stale."""
-    door, namespace = call.door, call.door.namespace
     bucket, check = check_destination(call, key), write_check(call)
-    staged = _stage(call)
-    published = False
-    try:
-        copied = await copy_bytes(call, found, 0, found.size, staged, algorithm)
+    with staging(call) as staged:
+        copied = await copy_bytes(call, found, 0, found.size, staged.inode, algorithm)
         whole = replace(record, etag=copied.md5, checksums=copied.checksums)
 
         def finish() -> int:
-            nonlocal published
             if key.marker and not found.size:
-                attr = publish_marker(call, bucket, key, whole, check)
-            else:
-                attr = publish(call, bucket, key, staged, whole, check)
-                published = True
+                return publish_marker(call, bucket, key, whole, check).mtime_ns
+            attr = place(call, bucket, key, staged.inode, whole, check)
+            staged.kept = True
             return attr.mtime_ns
 
-        modified = await door.slow(finish)
-    except (FsError, NoSpace) as exc:
-        raise refusal(exc) from exc
-    finally:
-        if not published:
-            namespace.discard(staged)
+        modified = await call.door.slow(finish)
+        await call.door.commit()
     return xml_answer(_result("CopyObjectResult", copied, modified, with_type=True))
-
-
-def _stage(call: Call) -> Inode:
-    try:
-        return call.door.namespace.stage(call.door.uid, call.door.gid)
-    except (FsError, NoSpace) as exc:
-        raise refusal(exc) from exc
 
 
 def _result(name: str, copied: Copied, modified_ns: int, *, with_type: bool) -> bytes:
@@ -276,27 +262,9 @@ async def upload_part_copy(call: Call) -> Answer:
 async def _copy_part(
     call: Call, upload_id: str, number: int, found: Found, span: tuple[int, int], algorithm: str | None
 ) -> Answer:
-    door, namespace = call.door, call.door.namespace
-    staged = _stage(call)
-    added = False
-    try:
-        copied = await copy_bytes(call, found, *span, staged, algorithm)
-
-        def finish() -> int:
-            nonlocal added
-            namespace.sync(staged)
-            checksum = copied.checksums[algorithm] if algorithm is not None else ""
-            part = namespace.add_part(upload_id, number, staged, copied.md5, checksum)
-            added = True
-            namespace.commit()
-            return part.modified_ns
-
-        modified = await door.slow(finish)
-    except FsError as exc:
-        raise (no_upload() if exc.errno == errno.ENOENT else refusal(exc)) from exc
-    except NoSpace as exc:
-        raise refusal(exc) from exc
-    finally:
-        if not added:
-            namespace.discard(staged)
-    return xml_answer(_result("CopyPartResult", copied, modified, with_type=False))
+    with staging(call) as staged:
+        copied = await copy_bytes(call, found, *span, staged.inode, algorithm)
+        checksum = copied.checksums[algorithm] if algorithm is not None else ""
+        part = await call.door.slow(partial(add_part, call, upload_id, number, staged, copied.md5, checksum))
+        await call.door.commit()
+    return xml_answer(_result("CopyPartResult", copied, part.modified_ns, with_type=False))

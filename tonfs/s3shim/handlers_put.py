@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from ..errors import FsError, NoSpace
 from ..volume.api import Attr, S3Record
 from . import acl, tags
 from .body import Digests, Intake
@@ -12,9 +11,9 @@ from .door import Answer, Call
 from .found import find
 from .mapping import Key, check_place, find_bucket, parse_key
 from .metadata import checksum_headers, content_type, system_headers, user_metadata
-from .receive import receive
+from .receive import received
 from .router import not_implemented
-from .store import Check, place, publish_marker, refusal, write_check
+from .store import Check, place, publish_marker, write_check
 
 
 def described(call: Call) -> S3Record:
@@ -71,26 +70,12 @@ async def _put_marker(
 async def _put_file(
     call: Call, key: Key, bucket: Attr, intake: Intake, record: S3Record, check: Check | None
 ) -> Digests:
-    door, namespace = call.door, call.door.namespace
-    try:
-        staged = namespace.stage(door.uid, door.gid)
-    except (FsError, NoSpace) as exc:
-        raise refusal(exc) from exc
-    published = False
-    try:
-        await receive(call, staged, intake)
-        digests = intake.verify()
+    async with received(call, intake) as (staged, digests):
 
         def finish() -> None:
-            nonlocal published
-            place(call, bucket, key, staged, digested(record, digests), check)
-            published = True
+            place(call, bucket, key, staged.inode, digested(record, digests), check)
+            staged.kept = True
 
-        await door.slow(finish)
-        await door.commit()
-        return digests
-    except (FsError, NoSpace) as exc:
-        raise refusal(exc) from exc
-    finally:
-        if not published:
-            namespace.discard(staged)
+        await call.door.slow(finish)
+        await call.door.commit()
+    return digests

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Final
 
 from ..errors import FsError, NoSpace, S3Error
@@ -15,7 +16,7 @@ from .door import Answer, Call, Headers, xml_answer
 from .handlers_get import part_number
 from .handlers_put import check_destination, described
 from .mapping import Key, find_bucket, parse_key
-from .receive import receive
+from .receive import Staged, received
 from .store import conditionally, refusal, write_check
 
 MAX_OPEN: Final = 10_000
@@ -125,34 +126,26 @@ async def upload_part(call: Call) -> Answer:
     _, upload = open_upload(call)
     algorithm = Facts.of(upload.facts).algorithm
     intake = Intake(call, needs_length=True, also=algorithm)
-    door, namespace = call.door, call.door.namespace
-    try:
-        staged = namespace.stage(door.uid, door.gid)
-    except (FsError, NoSpace) as exc:
-        raise refusal(exc) from exc
-    added = False
-    try:
-        await receive(call, staged, intake)
-        digests = intake.verify()
-
-        def finish() -> None:
-            nonlocal added
-            namespace.sync(staged)
-            namespace.add_part(upload.id, number, staged, digests.md5, checksum_for(algorithm, digests))
-            added = True
-            namespace.commit()
-
-        await door.slow(finish)
-    except FsError as exc:
-        raise (no_upload() if exc.errno == errno.ENOENT else refusal(exc)) from exc
-    except NoSpace as exc:
-        raise refusal(exc) from exc
-    finally:
-        if not added:
-            namespace.discard(staged)
+    async with received(call, intake) as (staged, digests):
+        await call.door.slow(
+            partial(add_part, call, upload.id, number, staged, digests.md5, checksum_for(algorithm, digests))
+        )
+        await call.door.commit()
     headers: Headers = [("ETag", f'"{digests.md5}"')]
     headers += [(f"x-amz-checksum-{name}", value) for name, value in digests.checksums.items()]
     return Answer(200, headers)
+
+
+def add_part(call: Call, upload_id: str, number: int, staged: Staged, md5: str, checksum: str) -> UploadPart:
+    """The staged file becomes a part; durable with the next commit. Raises S3Error(NoSuchUpload). Slow."""
+    namespace = call.door.namespace
+    namespace.sync(staged.inode)
+    try:
+        part = namespace.add_part(upload_id, number, staged.inode, md5, checksum)
+    except FsError as exc:
+        raise (no_upload() if exc.errno == errno.ENOENT else refusal(exc)) from exc
+    staged.kept = True
+    return part
 
 
 def checksum_for(algorithm: str | None, digests: Digests) -> str:

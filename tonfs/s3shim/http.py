@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from http import HTTPStatus
 from typing import Final
@@ -14,9 +16,11 @@ from aiohttp.abc import AbstractStreamWriter
 
 from ..errors import S3Error, TonfsError
 from ..log import get_logger
+from .connections import Connection
 from .crowd import Crowd
 from .door import BLOCK, Answer
 from .sigv4 import Request
+from .straight import LEAST, Rest
 from .uri import decode, parse_query, split_target
 
 log = get_logger(__name__)
@@ -43,6 +47,7 @@ class HttpBody:
         self._expects = (question.header("expect") or "").lower() == "100-continue"
         self._taken = 0
         self._began = time.monotonic()
+        self._rest: Rest | None = None
 
     @property
     def length(self) -> int | None:
@@ -57,29 +62,77 @@ class HttpBody:
         elapsed = time.monotonic() - self._began
         return elapsed > CRAWL_AFTER and self._taken < CRAWL_RATE * elapsed
 
+    def _go_on(self) -> None:
+        if self._expects:
+            self._expects = False
+            assert self._request.transport is not None
+            self._request.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+
     async def read(self) -> bytes:
-        request = self._request
-        try:
-            most = self._crowd.block(BLOCK)
-            if not self._expects and (ready := request.content.read_nowait(most)):
-                self._taken += len(ready)
-                return ready
+        with _told():
+            return await self._read(self._crowd.block(BLOCK))
+
+    async def _read(self, most: int) -> bytes:
+        self._go_on()
+        content = self._request.content
+        data = content.read_nowait(most)
+        if not data:
             async with asyncio.timeout(READ_TIMEOUT):
-                if self._expects:
-                    self._expects = False
-                    assert request.transport is not None
-                    request.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-                data = await request.content.read(most)
-            self._taken += len(data)
+                data = await content.read(most)
             if data and self._crawls():
                 raise TimeoutError
-            return data
-        except TimeoutError:
-            raise S3Error(
-                "RequestTimeout", 400, "Your socket connection was not read from or written to in time."
-            ) from None
-        except (aiohttp.ClientError, web.RequestPayloadError, ConnectionError, ValueError) as exc:
-            raise S3Error("IncompleteBody", 400, "The request's body could not be read to its end.") from exc
+        self._taken += len(data)
+        return data
+
+    async def fill(self, buffer: memoryview) -> int:
+        done = 0
+        with _told():
+            while done < len(buffer):
+                if self._rest is None:
+                    data = self._request.content.read_nowait(len(buffer) - done)
+                    self._taken += len(data)
+                    self._rest = None if data else self._straight()
+                    if self._rest is None and not (data := data or await self._read(len(buffer) - done)):
+                        break
+                    buffer[done : done + len(data)] = data
+                    done += len(data)
+                else:
+                    done += await self._fill_straight(self._rest, buffer[done:])
+        return done
+
+    def _straight(self) -> Rest | None:
+        """Nothing waits here any more. What is still to come, when that is known and much, need not pass the parser."""
+        content = self._request.content
+        left = 0 if self.length is None or self.chunked or content.is_eof() else self.length - self._taken
+        if left < LEAST:
+            return None
+        self._go_on()
+        connection = self._request.protocol
+        return connection.rest_of(content, left) if isinstance(connection, Connection) else None
+
+    async def _fill_straight(self, rest: Rest, buffer: memoryview) -> int:
+        """As many bytes as fit and come."""
+        done, count = 0, min(len(buffer), rest.left)
+        while done < count:
+            came = await rest.fill(buffer[done:count], READ_TIMEOUT)
+            self._taken += came
+            done += came
+            if not came or self._crawls():
+                raise TimeoutError
+        return done
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """What goes wrong with a body on its way, as S3 says it."""
+    try:
+        yield
+    except TimeoutError:
+        raise S3Error(
+            "RequestTimeout", 400, "Your socket connection was not read from or written to in time."
+        ) from None
+    except (aiohttp.ClientError, web.RequestPayloadError, ConnectionError, ValueError) as exc:
+        raise S3Error("IncompleteBody", 400, "The request's body could not be read to its end.") from exc
 
 
 def question_of(request: web.BaseRequest) -> Request:

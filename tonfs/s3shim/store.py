@@ -92,13 +92,6 @@ def place(call: Call, bucket: Attr, key: Key, staged: Inode, record: S3Record, c
     )
 
 
-def publish(call: Call, bucket: Attr, key: Key, staged: Inode, record: S3Record, check: Check | None) -> Attr:
-    """`place`, durably. Slow."""
-    attr = place(call, bucket, key, staged, record, check)
-    call.door.namespace.commit()
-    return attr
-
-
 def publish_marker(call: Call, bucket: Attr, key: Key, record: S3Record, check: Check | None) -> Attr:
     """An object `dir/` without bytes, durably. Raises S3Error. Slow."""
     door, namespace = call.door, call.door.namespace

@@ -434,10 +434,15 @@ class Namespace(Protocol):
         ...
 
     def stage(self, uid: int, gid: int, mode: int = 0o644) -> Inode:
-        """A new regular file without a name, held once. Fill it with `write`, then `publish` or `discard` it.
+        """A new regular file without a name, held once. Fill it with `write` or `pour`, then `publish` or `discard` it.
 
         After a crash unpublished ones vanish.
         """
+        ...
+
+    def pour(self, staged: Inode, data: bytes | memoryview) -> None:
+        """Append to a staged file, one caller at a time. As `write`, but large data does not keep others waiting, and
+        the disk begins with it at once, so that `sync` is short. Slow. Raises FsError(EFBIG, ENOSPC, EIO, ...)."""
         ...
 
     def publish(

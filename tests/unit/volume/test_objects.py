@@ -9,7 +9,9 @@ from tests.unit.volume.helpers import check
 from tests.unit.volume.test_names import new, refused
 from tonfs.errors import FsError, Stale
 from tonfs.ids import Inode
-from tonfs.volume import Attr, Change, Expect, S3Record, SetAttr, Volume
+from tonfs.volume import Attr, Change, Expect, S3Record, SetAttr, Volume, files
+from tonfs.volume.content import write_through
+from tonfs.volume.contents import INLINE_MAX
 
 RECORD = S3Record(
     etag="d41d8cd98f00b204e9800998ecf8427e",
@@ -218,6 +220,72 @@ def test_the_kernel_is_told_what_to_forget(volume: Volume, bucket: Inode) -> Non
     assert set(told.pop().entries) == {(bucket, b"d"), (folder, b"k")}
     volume.mkdir(bucket, b"by-mount", 0o755, 0, 0)
     assert told == []
+
+
+SIZES = (0, 1, INLINE_MAX - 1, 1, 1, 5, 300_000, 1 << 20)
+
+
+def test_what_is_poured_into_a_staged_file_is_one_behind_the_other(volume: Volume, bucket: Inode) -> None:
+    staged = volume.stage(0, 0)
+    whole = b""
+    for number, size in enumerate(SIZES):
+        piece = bytes([65 + number]) * size
+        volume.pour(staged, memoryview(piece))
+        whole += piece
+        assert volume.getattr(staged).size == len(whole)
+    version = volume.getattr(staged).version
+    volume.pour(staged, b"!")
+    assert volume.getattr(staged).version > version
+    volume.publish(staged, bucket, [b"k"], RECORD)
+    volume.commit()
+    assert volume.read(staged, 0, 1 << 22).data == whole + b"!"
+
+
+def test_nobody_waits_for_bytes_that_are_poured(volume: Volume, monkeypatch: pytest.MonkeyPatch) -> None:
+    staged = volume.stage(0, 0)
+    seen: list[int] = []
+
+    def write(fd: int, offset: int, data: bytes | memoryview) -> None:
+        other = threading.Thread(target=lambda: seen.append(volume.getattr(staged).size))
+        other.start()
+        other.join(30)
+        write_through(fd, offset, data)
+
+    monkeypatch.setattr(files, "write_through", write)
+    volume.pour(staged, bytes(100_000))
+    assert seen == [0], "and nothing shows before it is written"
+    assert volume.getattr(staged).size == 100_000
+
+
+def test_a_sync_in_the_middle_of_pouring_does_not_count(volume: Volume, monkeypatch: pytest.MonkeyPatch) -> None:
+    staged = volume.stage(0, 0)
+
+    def write(fd: int, offset: int, data: bytes | memoryview) -> None:
+        volume.sync_content(staged)
+        write_through(fd, offset, data)
+
+    monkeypatch.setattr(files, "write_through", write)
+    for _ in range(2):
+        volume.pour(staged, bytes(100_000))
+        assert volume._blobs(staged), "its last bytes are not on the disk"
+    volume.sync(staged)
+    assert not volume._blobs(staged)
+
+
+def test_pouring_that_fails_says_so_and_leaves_the_size(volume: Volume, monkeypatch: pytest.MonkeyPatch) -> None:
+    staged = volume.stage(0, 0)
+    volume.pour(staged, b"x" * 100_000)
+
+    def write(fd: int, offset: int, data: bytes | memoryview) -> None:
+        write_through(fd, offset, memoryview(data)[:10])
+        raise OSError(errno.EIO, "disk")
+
+    monkeypatch.setattr(files, "write_through", write)
+    refused(errno.EIO, lambda: volume.pour(staged, b"y" * 100_000))
+    assert volume.getattr(staged).size == 100_000
+    monkeypatch.undo()
+    volume.pour(staged, b"z" * 100_000)
+    assert volume.read(staged, 0, 1 << 20).data == b"x" * 100_000 + b"z" * 100_000
 
 
 def test_staged_files_vanish_with_the_process(volume: Volume) -> None:
