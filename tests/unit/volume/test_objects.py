@@ -261,7 +261,7 @@ def test_a_sync_in_the_middle_of_pouring_does_not_count(volume: Volume, monkeypa
     staged = volume.stage(0, 0)
 
     def write(fd: int, offset: int, data: bytes | memoryview) -> None:
-        volume.sync_content(staged)
+        volume.sync(staged)
         write_through(fd, offset, data)
 
     monkeypatch.setattr(files, "write_through", write)
