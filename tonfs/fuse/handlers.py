@@ -24,6 +24,7 @@ from ..volume.api import ROOT, Attr, Fetch, Live, Namespace
 from .disksync import DiskSync
 from .guard import answer, handler, silent
 from .options import MountOptions
+from .setid import BITS, cleared
 from .virtual import LAST_COOKIE, NAME, VIRTUAL, Reports, VirtualTree
 
 CACHE_SECONDS: Final = 3600.0
@@ -41,6 +42,10 @@ READ_TRIES: Final = 16
 SEND_TIMEOUT: Final = 30.0
 CAPABILITY: Final = b"security.capability"
 _DONE: Final[Any] = object()
+
+
+async def _no_kernel(_: Inode) -> None:
+    pass
 
 
 class Handlers(pyfuse3.Operations):  # type: ignore[misc]  # pyfuse3 is untyped for us
@@ -72,6 +77,10 @@ class Handlers(pyfuse3.Operations):  # type: ignore[misc]  # pyfuse3 is untyped 
         self._missing = missing
         self.send_written: Callable[[], Awaitable[None]] = trio.lowlevel.checkpoint
         """Has the kernel send what programs wrote; the mount knows how."""
+        self.clears_set_id = False
+        """The kernel leaves it to us to clear set-id bits."""
+        self.show_again: Callable[[Inode], Awaitable[None]] = _no_kernel
+        """The kernel does not show the attributes that it remembers any more; the mount knows how."""
         uid = os.geteuid() if options.uid is None else options.uid
         gid = os.getegid() if options.gid is None else options.gid
         self._virtual = None if reports is None else VirtualTree(namespace, reports, (uid, gid), self._shown)
@@ -79,6 +88,10 @@ class Handlers(pyfuse3.Operations):  # type: ignore[misc]  # pyfuse3 is untyped 
     def suspended(self) -> bool:
         """Asked between requests: one of them waits for disk or network."""
         return self.under_way > 0
+
+    def agree(self, killpriv: bool) -> None:
+        """What the kernel and we agreed on."""
+        self.clears_set_id = killpriv
 
     # Attributes -------------------------------------------------------------------------------------------------
 
@@ -149,9 +162,23 @@ class Handlers(pyfuse3.Operations):  # type: ignore[misc]  # pyfuse3 is untyped 
         atime = attr.st_atime_ns if fields.update_atime else None
         mtime = attr.st_mtime_ns if fields.update_mtime else None
         ctime = attr.st_ctime_ns if fields.update_ctime else None
+        if self.clears_set_id and mode is None and (fields.update_uid or fields.update_gid or fields.update_size):
+            mode = self._mode_without_set_id(number, ctx.uid if fields.update_size else None)
         if mode is uid is gid is atime is mtime is ctime is None:
             return self._entry(self._ns.live(number))
         return self._entry(self._ns.set_live(number, mode, uid, gid, atime, mtime, ctime))
+
+    def _mode_without_set_id(self, inode: Inode, cut_by: int | None) -> int | None:
+        """For a change that clears set-id bits: the new mode, None if it stays. root may cut without losing them."""
+        mode = self._ns.mode(inode)
+        return cleared(mode) if mode & BITS and cut_by != 0 and cleared(mode) != mode else None
+
+    async def _clear_set_id(self, inode: Inode, cut_by: int | None = None) -> None:
+        """The same for requests whose answer does not tell the kernel of the mode."""
+        mode = self._mode_without_set_id(inode, cut_by)
+        if mode is not None:
+            self._ns.set_live(inode, mode)
+            await self.show_again(inode)
 
     async def _resize(self, inode: Inode, size: int) -> None:
         if size > self._ns.live(inode).size and self._ns.would_wait(inode, size, 1):
@@ -259,6 +286,8 @@ class Handlers(pyfuse3.Operations):  # type: ignore[misc]  # pyfuse3 is untyped 
         number = Inode(inode)
         if flags & os.O_TRUNC:
             await self._resize(number, 0)
+            if self.clears_set_id:
+                await self._clear_set_id(number, ctx.uid)
         self._ns.live(number)
         self._ns.hold(number)
         return self._opened(number, flags)
@@ -273,10 +302,10 @@ class Handlers(pyfuse3.Operations):  # type: ignore[misc]  # pyfuse3 is untyped 
         except FsError as exc:
             if exc.errno != errno.EEXIST or flags & os.O_EXCL:
                 raise
-            node = await self._create_open(Inode(parent), name, flags)
+            node = await self._create_open(Inode(parent), name, flags, ctx.uid)
         return self._opened(node.inode, flags), self._entry(node)
 
-    async def _create_open(self, parent: Inode, name: bytes, flags: int) -> Live:
+    async def _create_open(self, parent: Inode, name: bytes, flags: int, uid: int) -> Live:
         """Somebody was faster (trap 9)."""
         node = self._ns.peek(parent, name)
         if node is None or not stat.S_ISREG(node.mode):
@@ -286,6 +315,8 @@ class Handlers(pyfuse3.Operations):  # type: ignore[misc]  # pyfuse3 is untyped 
         try:
             if flags & os.O_TRUNC:
                 await self._resize(inode, 0)
+                if self.clears_set_id:
+                    await self._clear_set_id(inode, uid)
             return self._ns.live(inode)
         except BaseException:
             self._ns.drop(inode, 2)
@@ -312,8 +343,12 @@ class Handlers(pyfuse3.Operations):  # type: ignore[misc]  # pyfuse3 is untyped 
     async def write(self, fh: int, off: int, buf: bytes) -> int:
         inode = Inode(fh)
         if len(buf) > SLOW_WRITE or self._ns.would_wait(inode, off, len(buf)):
-            return await trio.to_thread.run_sync(self._ns.write, inode, off, buf)
-        return self._ns.write(inode, off, buf)
+            count = await trio.to_thread.run_sync(self._ns.write, inode, off, buf)
+        else:
+            count = self._ns.write(inode, off, buf)
+        if self.clears_set_id and self._ns.mode(inode) & BITS:
+            await self._clear_set_id(inode)
+        return count
 
     @answer
     def flush(self, fh: int) -> None:

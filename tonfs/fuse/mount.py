@@ -23,6 +23,7 @@ from ..volume.api import Change, Fetch, Namespace
 from . import mountpoint
 from .gate import WORKERS, Gate, install, remove
 from .handlers import Handlers
+from .handshake import shake_hands
 from .options import MountOptions
 from .virtual import Reports
 from .writeback import keep_sending, send_quietly
@@ -35,6 +36,7 @@ UNMOUNT_TIMEOUT: Final = 60.0
 
 PULL_TIMEOUT: Final = 5.0
 SETTLE_TIMEOUT: Final = 2.0
+SHOW_TIMEOUT: Final = 1.0
 
 
 class _Errand:
@@ -120,6 +122,11 @@ def heard_on_stderr(lines: list[str]) -> Iterator[None]:
             lines += [line.strip().rstrip(".") for line in text.splitlines() if line.strip()]
 
 
+def _forget_attributes(inode: Inode) -> None:
+    with contextlib.suppress(OSError):  # the kernel did not know it, or the mount goes away
+        pyfuse3.invalidate_inode(inode, attr_only=True)
+
+
 class Mount:
     """pyfuse3 has one session a process, so there is at most one of these.
 
@@ -143,6 +150,7 @@ class Mount:
         self._source = mountpoint.source_of(volume)
         self._handlers = Handlers(namespace, fetch, options, reports)
         self._handlers.send_written = partial(send_quietly, point)
+        self._handlers.show_again = self._show_again
         self._invalidator = Invalidator()
         self._ended = trio.Event()
         self._kernel = namespace.kernel
@@ -195,10 +203,17 @@ class Mount:
             log.info("this pyfuse3 does not take the fast loop; its own serves")
             return await pyfuse3.main(WORKERS, WORKERS)
         self._kernel.busy = gate.busy
+        shake_hands(gate, self._handlers.agree)
         try:
             await pyfuse3.main(WORKERS, WORKERS)
         finally:
             remove(gate)
+
+    @staticmethod
+    async def _show_again(inode: Inode) -> None:
+        """In a thread and with a deadline: the kernel may be waiting for our answer before it lets go of the inode."""
+        with trio.move_on_after(SHOW_TIMEOUT):
+            await trio.to_thread.run_sync(_forget_attributes, inode, abandon_on_cancel=True)
 
     async def _tune(self) -> None:
         await trio.to_thread.run_sync(mountpoint.tune, self.point)

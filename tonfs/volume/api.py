@@ -348,6 +348,10 @@ class Namespace(Protocol):
         """As `truncate`."""
         ...
 
+    def mode(self, inode: Inode) -> int:
+        """st_mode alone."""
+        ...
+
     def read_into(self, inode: Inode, offset: int, buffer: memoryview) -> int:
         """Local bytes straight into a buffer; the number put there, less than asked only at the end of the file.
         -1: this range needs `read`. Raises as `read`."""

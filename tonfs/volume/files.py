@@ -38,6 +38,14 @@ class Files(Syncs):
 
     # Attributes -------------------------------------------------------------------------------------------------
 
+    def mode(self, inode: Inode) -> int:
+        """See `Namespace.mode`."""
+        node = self._nodes.get(inode)
+        if node is None:
+            with self.lock:
+                node = self._node(inode)
+        return node.mode
+
     @locked
     def setattr(self, inode: Inode, change: SetAttr) -> Attr:
         return self._attr(
