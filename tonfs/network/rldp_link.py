@@ -459,7 +459,7 @@ class RldpLink:
             part.acked = part.next_esi
             outbound.records.clear()
             self._hungry.pop(outbound.transfer_id, None)
-        if part.received >= part.source.k:
+        if part.received >= part.source.k == part.next_esi:  # else it may lack a symbol: some sets of K do not suffice
             outbound.probe_at = now + self.congestion.timeout * (1 << outbound.backoff)
             self._port.send_symbols(part.repeat_last(), now)
         else:

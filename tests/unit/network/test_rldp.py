@@ -59,6 +59,24 @@ def test_answers_arrive_over_bad_networks(network: dict[str, float], size: int) 
     assert len(b.asked) == 3
 
 
+@pytest.mark.parametrize("more", [0, 1, 2, 8])
+def test_a_receiver_that_cannot_decode_yet_gets_more_symbols(more: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One set of K symbols in some hundreds does not determine the part; repeating old ones would help nobody."""
+    solve = PartDecoder._solve
+
+    def later(decoder: PartDecoder) -> None:
+        decoder.sink.stop_at = decoder.received + 1
+        if decoder.received >= decoder.k + more:
+            solve(decoder)
+
+    monkeypatch.setattr(PartDecoder, "_solve", later)
+    net = SimNet(seed=3, loss=0.05)
+    a, b, blob = serve(net, 131_772)
+    for number in range(5):
+        assert net.ask_rldp(a, b, b"get %d" % number, max_answer=131_772) == blob
+    assert net.sent < 5 * 1.5 * (172 + more)
+
+
 def test_ten_pieces_at_once_share_the_way() -> None:
     net = SimNet(loss=0.02, delay=0.01)
     a, b = net.node(1), net.node(2)
