@@ -19,6 +19,12 @@ CROWDED: Final = 0.02
 """Share of lost symbols that means a full queue if the round trips are longer than the path needs."""
 JUDGED: Final = 64
 """Symbols whose fate is known before their loss is judged; half a window if that is more."""
+WAITING: Final = 0.005
+"""Seconds that a round trip may be longer than the shortest without a queue: confirmations of few symbols come late by
+design (2 ms with us), and busy machines are late besides."""
+BEST_HALVES: Final = 2.0
+"""Seconds in which the memory of the best rate halves. A window that shrank for another reason than a full queue, and
+the lower rate that comes of it, must not prove each other right."""
 LUMP: Final = 0.02
 """Seconds of delivery that the window holds beyond the path's own needs."""
 RTT_LIFE: Final = 10.0
@@ -48,6 +54,8 @@ class Congestion:
         self._delivered = 0.0
         self._delivered_time = 0.0
         self._rates: deque[tuple[float, float]] = deque()
+        self._best = (0.0, 0.0)
+        """(rate, when): the highest, of which half is forgotten every `BEST_HALVES`."""
         self._min_rtt = 0.0
         self._min_rtt_time = 0.0
         self._probe_until = 0.0
@@ -96,6 +104,7 @@ class Congestion:
         self._window = min(self._window, START)
         self._startup, self._full_rate, self._full_rounds = True, 0.0, 0
         self._rates.clear()
+        self._best = (0.0, 0.0)
 
     def on_settled(self, settled: int, arrived: int, sent: Sent | None, now: float) -> None:
         """`settled` symbols left the network, `arrived` of them (or of earlier ones) at the peer."""
@@ -104,7 +113,7 @@ class Congestion:
         self._settled += settled
         self._lost += settled - arrived  # negative when symbols arrive that were overtaken, and counted, before
         if self._settled >= max(JUDGED, self._window / 2):
-            self._judge_loss()
+            self._judge_loss(now)
         if sent is None:
             self._delivered_time = now
             return
@@ -132,6 +141,8 @@ class Congestion:
 
     def _sample_rate(self, rate: float, app_limited: bool, now: float) -> None:
         rates = self._rates
+        if rate > self._best_rate(now):
+            self._best = (rate, now)
         if app_limited and rates and rate < rates[0][1]:
             return
         while rates and rates[-1][1] <= rate:
@@ -141,14 +152,17 @@ class Congestion:
         while rates[0][0] < horizon and len(rates) > 1:
             rates.popleft()
 
-    def _judge_loss(self) -> None:
+    def _best_rate(self, now: float) -> float:
+        rate, then = self._best
+        return rate * float(0.5 ** ((now - then) / BEST_HALVES))
+
+    def _judge_loss(self, now: float) -> None:
         share = max(0.0, self._lost / self._settled)
         self._settled = self._lost = 0
         self.loss += (share - self.loss) / 4
-        waiting = self.srtt > 1.1 * self._min_rtt + 0.002
+        waiting = self.srtt > 1.1 * self._min_rtt + WAITING
         if share > TOO_MUCH or (share > CROWDED and waiting):
-            rate = self._rates[0][1] if self._rates else 0.0
-            enough = rate * (self._min_rtt + LUMP / 4)  # below this the path would run dry
+            enough = self._best_rate(now) * (self._min_rtt + LUMP / 4)  # below this the path would run dry
             self._cap = max(FLOOR, 0.7 * self._window, min(enough, self._window))
             self._startup = False
         else:

@@ -455,7 +455,8 @@ class RldpLink:
         if outbound.backoff >= 2:
             # Two probes without an answer: what was in flight is gone. Only news makes this transfer hungry again.
             self.congestion.on_forgotten(part.in_flight)
-            self.congestion.on_outage()
+            if now - self._heard > self.congestion.timeout:
+                self.congestion.on_outage()  # not of this transfer alone: nothing comes back at all
             part.acked = part.next_esi
             outbound.records.clear()
             self._hungry.pop(outbound.transfer_id, None)

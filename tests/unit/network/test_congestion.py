@@ -38,6 +38,23 @@ def test_random_loss_does_not_close_the_window() -> None:
     assert 0.05 < lossy.loss < 0.15
 
 
+def test_a_busy_moment_on_a_lossy_path_does_not_close_the_window_for_good() -> None:
+    """Loss, and round trips that are long for a while because somebody is busy. A small window is confirmed late, so
+    its rate is low and its round trips stay long: neither may be taken for a queue."""
+    control, now = Congestion(), 0.0
+    control.app_limited = False
+    windows: dict[bool, list[float]] = {False: [], True: []}
+    while now < 3.0:
+        sent = control.on_sent(max(0, control.room), now)
+        busy = 1.0 <= now < 2.0
+        settled = min(control.in_flight, 20) if busy else control.in_flight
+        now += 0.01 if busy else 0.0004 if settled >= 32 else 0.0028
+        control.on_settled(settled, settled - -(-settled // 10), sent, now)
+        if not 1.0 <= now < 2.5:
+            windows[now > 2].append(control.window)
+    assert min(windows[True]) > 0.1 * max(windows[False])
+
+
 def test_the_window_follows_the_path() -> None:
     control, delivered = drive(0.05, 5, rate=2000)
     assert 100 <= control.window <= 400

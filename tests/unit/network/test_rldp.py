@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tests.fakes.simnet import SimNet, SimNode
 from tonfs.clock import ManualClock
 from tonfs.errors import BadPacket, UsageError
-from tonfs.network import rldp2, rldp_link, tl
+from tonfs.network import congestion, rldp2, rldp_link, tl
 from tonfs.network.fec import SYMBOL, PartDecoder, SymbolSource
 from tonfs.network.lane import Sink
 from tonfs.network.rldp_link import RldpLink, answer_id
@@ -390,6 +390,27 @@ def test_a_peer_that_never_confirms_gets_few_probes() -> None:
     assert bench.link.congestion.in_flight == 0
 
 
+@pytest.mark.parametrize("talks", [True, False])
+def test_only_a_peer_of_whom_nothing_comes_is_begun_with_anew(talks: bool) -> None:
+    """Two probes of one transfer may get lost while all else arrives: that says nothing about the path."""
+    bench = Bench()
+    for number in (1, 2):
+        bench.link.on_custom(part_message(bytes((number,)) * 32, rldp_query(b"x"), 0), 0.0)
+        bench.link.answer(bench.queries[-1], bytes(1_000_000), 0.0)
+    confirmed = 0
+    for step in range(1, 400):
+        now = 0.01 * step
+        if step < 40 or talks:
+            confirmed += sum(
+                isinstance(m, rldp2.MessagePart) and m.transfer_id == answer_id(b"\1" * 32) for m in bench.take()
+            )
+            bench.link.on_custom(rldp2.pack_confirm(answer_id(b"\1" * 32), 0, confirmed, 0, confirmed), now)
+            bench.link.flush(now)
+        if bench.link.next_deadline() <= now:
+            bench.link.on_timer(now)
+    assert (bench.link.congestion.window > congestion.START) == talks
+
+
 def test_impossible_confirmations_do_no_harm() -> None:
     bench = Bench()
     bench.link.on_custom(part_message(b"\1" * 32, rldp_query(b"x"), 0), 0.0)
@@ -399,9 +420,9 @@ def test_impossible_confirmations_do_no_harm() -> None:
     for step in range(300):
         confirm = rldp2.pack_confirm(back, rng.choice((0, 0, 1)), rng.randrange(1 << 24), 0, rng.randrange(1 << 24))
         bench.link.on_custom(confirm, 0.01 * step)
-        congestion = bench.link.congestion
-        assert 0 <= congestion.in_flight <= 4096
-        assert 0 <= congestion.loss <= 1
+        control = bench.link.congestion
+        assert 0 <= control.in_flight <= 4096
+        assert 0 <= control.loss <= 1
     assert len(bench.sent) < 50_000
 
 
