@@ -31,7 +31,9 @@ class Machine:
 
     def run(self, script: str) -> str:
         """Output of a script, which ends in the end and never leaves a mount. `$V` the volume, `$D` the directory."""
+        # The copies that the name space got of other mounts would keep their fronts from ending.
         whole = f"""
+            findmnt -rnt fuse.tonfs -o TARGET | xargs -r umount -il
             mount --bind {self.sbin} $(readlink -f /sbin) || exit 99
             cd {self.base}; V={self.base}/volume; D={self.base}/mnt
             tonfs() {{ {helper.programs()}/tonfs "$@"; }}

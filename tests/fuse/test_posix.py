@@ -111,6 +111,56 @@ def test_attributes_beside_the_data(mnt: Path) -> None:
     refused(errno.EPERM, lambda: os.setxattr(path, "user.tonfs.state", b"x"))
 
 
+@pytest.mark.skipif(Path("/sys/fs/selinux").exists(), reason="SELinux answers itself")
+def test_a_file_without_attributes_says_that_there_are_no_labels(mnt: Path) -> None:
+    """`ls -l` then asks one file of a directory, not each."""
+    path = mnt / "f"
+    path.touch()
+    refused(errno.EOPNOTSUPP, lambda: os.getxattr(path, "security.selinux"))
+    refused(errno.ENODATA, lambda: os.getxattr(path, "security.capability"))
+    os.setxattr(path, "security.selinux", b"label")
+    assert os.getxattr(path, "security.selinux") == b"label"
+
+
+class FileHandle(ctypes.Structure):
+    _fields_ = (("size", ctypes.c_uint), ("type", ctypes.c_int), ("bytes", ctypes.c_ubyte * 128))
+
+
+def test_file_handles_outlive_what_the_kernel_remembers(stage: Mounted) -> None:
+    """What an NFS server hands out; the kernel asks for '.' of an inode that it has forgotten."""
+    mnt = stage.start().point
+    (mnt / "d").mkdir()
+    (mnt / "d" / "f").write_text("bytes")
+    handles = []
+    for path in (mnt / "d" / "f", mnt / "d"):
+        handle, mount_id = FileHandle(size=128), ctypes.c_int()
+        at = ctypes.byref(handle), ctypes.byref(mount_id)
+        assert _libc.name_to_handle_at(-100, os.fsencode(path), *at, 0) == 0, os.strerror(ctypes.get_errno())
+        handles.append(handle)
+
+    def reopen(handle: FileHandle, flags: int) -> int:
+        root = os.open(mnt, os.O_RDONLY)
+        try:
+            fd = _libc.open_by_handle_at(root, ctypes.byref(handle), flags)
+        finally:
+            os.close(root)
+        if fd < 0:
+            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+        return int(fd)
+
+    stage.stop()
+    stage.start()  # the kernel knows nothing of these inodes now
+    with open(reopen(handles[0], os.O_RDONLY), encoding="ascii") as stream:
+        assert stream.read() == "bytes"
+    folder = reopen(handles[1], os.O_RDONLY | os.O_DIRECTORY)
+    assert os.listdir(folder) == ["f"]
+    os.close(folder)
+    os.unlink(mnt / "d" / "f")
+    stage.stop()
+    stage.start()
+    refused(errno.ESTALE, lambda: reopen(handles[0], os.O_RDONLY))
+
+
 def test_truncation_holes_and_far_offsets(mnt: Path) -> None:
     path = mnt / "f"
     path.write_bytes(b"x" * 10_000)

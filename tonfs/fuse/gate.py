@@ -6,9 +6,9 @@ pyfuse3 looks `trio` up in its own module whenever it needs it; `install` puts a
 
 * `Lock` becomes a gate. Entering it when it is open costs nothing, leaving it wakes nobody.
 * `wait_readable` waits in `poll` itself, with the interpreter let go, for up to `PATIENCE`: the gap between two
-  requests of one program is shorter. Only when nothing comes, or when other tasks are due their turn, does it go through the
-  scheduler. Waiting beats asking again and again: the kernel then runs the program and this thread on one processor,
-  one after the other, and neither has to wake the other's.
+  requests of one program is shorter. Only when nothing comes, or when other tasks are due their turn, does it go
+  through the scheduler. Waiting beats asking again and again: the kernel then runs the program and this thread on one
+  processor, one after the other, and neither has to wake the other's.
 * When a handler suspends (a thread, the network), another worker must take over reading: an instrument looks after
   every step of a task whether the gate stands open, and wakes one that waits before it.
 """

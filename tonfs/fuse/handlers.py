@@ -32,15 +32,18 @@ CACHE_SECONDS: Final = 3600.0
 FIRST_COOKIE: Final = 2
 """`.` is 1 and `..` is 2 in a listing; the volume's cookies lie above."""
 FIRST_BATCH: Final = 32
-"""Names to fetch at first: about what the kernel has room for. More when it takes them all."""
+"""The least number of names to fetch at first, if the kernel had less room the last time."""
 LIST_BATCH: Final = 256
+"""And what is fetched when it takes them all."""
 BUFFER: Final = 1 << 20
 """The most that the kernel reads at once."""
 BLOCK_SIZE: Final = 4096
 SLOW_WRITE: Final = 4 << 20
 READ_TRIES: Final = 16
 SEND_TIMEOUT: Final = 30.0
-CAPABILITY: Final = b"security.capability"
+ASKED_OFTEN: Final = {b"security.capability": pyfuse3.ENOATTR, b"security.selinux": errno.EOPNOTSUPP}
+"""What a file without any attribute answers. A kernel that clears set-id bits itself asks for the first before every
+write. `ls -l` asks every file for the second, where no SELinux answers, unless it hears that there are no labels."""
 _DONE: Final[Any] = object()
 
 
@@ -71,6 +74,8 @@ class Handlers(pyfuse3.Operations):  # type: ignore[misc]  # pyfuse3 is untyped 
         self._uid, self._gid = options.uid, options.gid
         self.disk = DiskSync()
         self._buffer = memoryview(bytearray(BUFFER))
+        self._room = FIRST_BATCH
+        """Entries that the kernel took in the last reply it had no room left in."""
         missing = pyfuse3.EntryAttributes()
         missing.st_ino = 0
         missing.entry_timeout = CACHE_SECONDS
@@ -410,13 +415,15 @@ class Handlers(pyfuse3.Operations):  # type: ignore[misc]  # pyfuse3 is untyped 
             above = self._ns.peek(inode, b"..") or here
             if not pyfuse3.readdir_reply(token, b"..", self._entry(above), FIRST_COOKIE):
                 return
-        after, batch = max(start_id, FIRST_COOKIE), FIRST_BATCH
+        after, batch, taken = max(start_id, FIRST_COOKIE), self._room + 1, 0
         while entries := self._ns.list_live(inode, after, batch):
             for name, cookie, node in entries:
                 if not pyfuse3.readdir_reply(token, name, self._entry(node), cookie):
+                    self._room = max(taken, FIRST_BATCH)
                     return
                 self._ns.hold(node.inode)
                 after = cookie
+                taken += 1
             batch = LIST_BATCH
         if self._options.show_control and inode == ROOT and start_id < LAST_COOKIE and self._virtual is not None:
             pyfuse3.readdir_reply(token, NAME, self._virtual.top(), LAST_COOKIE)
@@ -454,8 +461,8 @@ class Handlers(pyfuse3.Operations):  # type: ignore[misc]  # pyfuse3 is untyped 
     def getxattr(self, inode: int, name: bytes, ctx: Any) -> bytes:
         if inode >= VIRTUAL:
             raise pyfuse3.FUSEError(pyfuse3.ENOATTR)
-        if name == CAPABILITY and not self._ns.has_xattrs(Inode(inode)):
-            raise pyfuse3.FUSEError(pyfuse3.ENOATTR)  # the kernel asks before every write
+        if name in ASKED_OFTEN and not self._ns.has_xattrs(Inode(inode)):
+            raise pyfuse3.FUSEError(ASKED_OFTEN[name])
         return self._ns.get_xattr(Inode(inode), name)
 
     @answer

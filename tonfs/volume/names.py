@@ -17,7 +17,7 @@ from .api import NAME_MAX, ROOT, TARGET_MAX, Attr, Entry
 from .core import Core, locked
 from .folder import MAX_WHOLE, Folder, Found
 from .node import COLUMNS, Node
-from .schema import ATTACHED, CONTENT, COVERED, IMPLIED, INLINE, RECORD, SEGMENTED, XATTRS
+from .schema import ATTACHED, CONTENT, COVERED, DIRTY, IMPLIED, INLINE, RECORD, SEGMENTED, XATTRS
 
 log = get_logger(__name__)
 
@@ -173,14 +173,14 @@ class Names(Core):
         return Inode(node.parent)
 
     def _lookup(self, parent: Inode, name: bytes) -> Node | None:
+        if name == b".":  # also of a file: so the kernel, which was given a file handle, asks whether it is still there
+            return self._node(parent)
         node = self._dir(parent)
         if len(name) > NAME_MAX or not name or b"/" in name or b"\0" in name:
             check_name(name)
         found = self._find_in(node, name)
         if found is not None:
             return self._nodes.get(found.inode) or self._node(found.inode)
-        if name == b".":
-            return node
         if name == b"..":
             return self._node(self._parent_of(parent))
         return None
@@ -239,7 +239,7 @@ class Names(Core):
         node = self._nodes.get(row[0])
         if node is None:
             node = Node(row, self._committed)
-            if node.blocks < 0 or node.version < self._version_base:
+            if node.blocks < 0 or (node.flags & DIRTY and node.version < self._version_base):
                 node = self._node(node.inode)
                 self._attr(node)
         return node

@@ -62,6 +62,23 @@ def test_nothing_is_asked_and_nothing_changes_after_an_orderly_end(volume: Volum
     again.close()
 
 
+def test_after_a_crash_a_large_directory_is_listed_without_keeping_its_inodes(
+    volume: Volume, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only files with unpacked bytes are looked at; the others are as the index has them."""
+    names_of = [b"%d" % n for n in range(50)]
+    for name in names_of:
+        new(volume, name)
+    written = new(volume, b"written").inode
+    volume.write(written, 0, b"abc")
+    volume.commit()
+    monkeypatch.setattr("tonfs.volume.names.MAX_WHOLE", 10)
+    copy = Volume(crash_copy(volume.directory, tmp_path / "copy"))
+    assert sorted(name for name, _, _ in copy.list_live(ROOT, 0, 100)) == sorted([*names_of, b"written"])
+    assert set(copy._nodes) == {ROOT, written}
+    copy.close()
+
+
 def test_after_a_crash_unpacked_files_get_versions_nobody_saw(volume: Volume, tmp_path: Path) -> None:
     inode = new(volume, b"f").inode
     volume.write(inode, 0, b"abc")
