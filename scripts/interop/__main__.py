@@ -11,12 +11,12 @@ import tempfile
 import time
 from pathlib import Path
 
-from . import bags, files, fuzz, market, network, s3, s3_tests, suites
+from . import bags, files, fuzz, market, network, s3, s3_tests, suites, xfstests
 from .kit import Judge, Missing
 
 GROUPS: dict[str, tuple[Judge, ...]] = {
     "files": files.JUDGES,
-    "suites": suites.JUDGES,
+    "suites": (*suites.JUDGES, *xfstests.JUDGES),
     "s3": (*s3.JUDGES, *s3_tests.JUDGES),
     "network": (*network.JUDGES, *fuzz.JUDGES),
     "bags": bags.JUDGES,
