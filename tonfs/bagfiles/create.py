@@ -149,12 +149,12 @@ def create_bag(
         info = describe(header, hashes, size, description, cpp=order == "sorted")
     except BadBag as exc:
         raise Refused(f"No daemon would accept this bag: {exc.message}") from None
-    return CreatedBag(info, header, hashes, [(entry.name, entry.place) for entry in tree.files], tree.data_root)
+    return CreatedBag(info, header, hashes, list(zip(tree.files.names, tree.files.places, strict=True)), tree.data_root)
 
 
 def _header(tree: ScannedTree, *, raw: bool, order: Order) -> BagHeader:
-    names = tuple(entry.name for entry in tree.files)
-    header = BagHeader(tree.dir_name, names, tuple(entry.size for entry in tree.files))
+    names = tuple(tree.files.names)
+    header = BagHeader(tree.dir_name, names, tuple(tree.files.sizes))
     # What the creator of this order itself refuses, raw or not (reference 1.6).
     if order == "walk" or not raw:
         for name in (tree.dir_name, *names):
@@ -168,9 +168,9 @@ def _header(tree: ScannedTree, *, raw: bool, order: Order) -> BagHeader:
             hint="Rename the folder, or make the bag of a folder that contains it.",
         )
     parent = len(os.fsencode(tree.root.parent))
-    for entry in tree.files:
-        if b"\\" in entry.place[parent:]:
-            raise Refused(f"The name {str(entry.path)!r} holds a backslash; not every daemon can serve such a bag.")
+    for place in tree.files.places:
+        if b"\\" in place[parent:]:
+            raise Refused(f"The name {os.fsdecode(place)!r} holds a backslash; not every daemon can serve such a bag.")
     try:
         check_names(names)
     except BadBag as exc:

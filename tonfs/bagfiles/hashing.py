@@ -1,14 +1,20 @@
 """Hashing a stream of files piece by piece: in threads, in constant memory, and going on after an interruption.
 
-Workers take runs of consecutive pieces, so that a large file is read by all of them and small files are opened once.
-sha256 lets go of Python's lock, and so do reads. Memory: one buffer of `CHUNK` bytes a worker, whatever the bag.
+Threads take runs of consecutive pieces, so that a large file is read by all of them and small files are opened once.
+sha256 lets go of Python's lock, and so do reads. Runs of many small files are Python most of the time; when a bag has
+many of them, the threads beside the first hand such runs to processes of their own. Memory: a few reads of
+`hash_run.CHUNK` bytes a thread, whatever the bag.
 """
 
 from __future__ import annotations
 
+import contextlib
+import marshal
 import os
+import subprocess
+import sys
 import threading
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from hashlib import sha256
@@ -17,14 +23,20 @@ from pathlib import Path
 from typing import Final
 
 from ..errors import Refused, Stale
+from . import hash_run
+from .hash_run import Job, Unreadable, piece_hashes
 from .places import disk_error
-from .scan import ScannedFile
+from .scan import ScannedFiles
 
-CHUNK: Final = 256 << 10
-"""Read at a time: small enough to stay in the processor's cache until it is hashed."""
 RUN_BYTES: Final = 4 << 20
 """What a worker takes at a time, at least one piece: enough to make handing over cheap."""
 MAX_WORKERS: Final = 8
+MAX_PROCESSES: Final = 2
+"""They have 10 MB each."""
+MANY_IN_A_RUN: Final = 100
+"""Files in a run that a process may take."""
+WORTH_PROCESSES: Final = 2000
+"""Files in a bag that are worth the start of processes, 10 ms each."""
 NOTES_MAGIC: Final = b"tonfs.making.1\n\0"
 """16 bytes; see docs/formats.md, "Bag store"."""
 
@@ -77,29 +89,30 @@ class Notes:
             self._path.unlink(missing_ok=True)
 
 
-def fingerprint(files: Sequence[ScannedFile], header: bytes, piece_size: int) -> bytes:
+def fingerprint(files: ScannedFiles, header: bytes, piece_size: int) -> bytes:
     """What the hashes depend on, 32 bytes."""
     digest = sha256(header + piece_size.to_bytes(8, "big"))
-    for entry in files:
-        digest.update(entry.place + b"\0%d %d\n" % (entry.size, entry.mtime_ns))
+    for three in zip(files.places, files.sizes, files.times, strict=True):
+        digest.update(b"%b\0%d %d\n" % three)
     return digest.digest()
 
 
 class StreamHasher:
     """The pieces of `header` followed by `files`. `hashes()` does the work once."""
 
-    def __init__(
-        self, header: bytes, files: Sequence[ScannedFile], piece_size: int, progress: Progress | None = None
-    ) -> None:
+    def __init__(self, header: bytes, files: ScannedFiles, piece_size: int, progress: Progress | None = None) -> None:
         self._header = header
         self._files = files
         self._piece_size = piece_size
         self._progress = progress
-        self._starts = list(accumulate((entry.size for entry in files), initial=len(header)))
+        self._starts = list(accumulate(files.sizes, initial=len(header)))
         self.size: Final = self._starts[-1]
         self.pieces: Final = -(-self.size // piece_size)
-        self._local = threading.local()
         self._stop = False
+        self._lock = threading.Lock()
+        self._local = threading.local()
+        self._turns = 0
+        self._children: list[HashingProcess] = []
 
     def hashes(self, notes: Notes | None = None) -> list[bytes]:
         """sha256 of every piece, in order. Raises Refused for unreadable files, Stale when one changed, NoSpace."""
@@ -119,8 +132,12 @@ class StreamHasher:
                 left -= end - first
                 self._report(self.pieces - left)
             return done
-        with ThreadPoolExecutor(count, thread_name_prefix="hash") as pool:
-            self._spread(pool, runs, done, notes, 2 * count)
+        try:
+            with ThreadPoolExecutor(count, thread_name_prefix="hash") as pool:
+                self._spread(pool, runs, done, notes, 2 * count)
+        finally:
+            for child in self._children:
+                child.stop()
         return done
 
     def _spread(
@@ -163,106 +180,82 @@ class StreamHasher:
         if notes is not None:
             notes.keep(first, found)
 
-    # In a worker.
+    # In a thread.
 
     def _hash_run(self, first: int, end: int) -> list[bytes]:
-        buffer: memoryview | None = getattr(self._local, "buffer", None)
-        if buffer is None:
-            buffer = self._local.buffer = memoryview(bytearray(CHUNK))
-        reader = _Reader(self._header, self._files, self._starts, first * self._piece_size)
-        found = []
+        """Raises Refused, Stale."""
+        number, job = self._job(first, end)
         try:
-            for piece in range(first, end):
+            child = self._child() if len(job[4]) >= MANY_IN_A_RUN else None
+            if child is not None and (found := child.hashes(job)) is not None:
+                return found
+            found = []
+            for one in piece_hashes(job):
+                found.append(one)
                 if self._stop:
                     break
-                left = min(self._piece_size, self.size - piece * self._piece_size)
-                digest = sha256()
-                while left:
-                    part = buffer[: min(left, CHUNK)]
-                    reader.fill(part)
-                    digest.update(part)
-                    left -= len(part)
-                found.append(digest.digest())
-        finally:
-            reader.close()
-        return found
+            return found
+        except Unreadable as exc:
+            path = self._files.path(number + exc.number)
+            if exc.reason:
+                raise Refused(f"{path} cannot be read: {exc.reason}.") from None
+            raise Stale(f"{path} changed while it was read.", hint="Run again when nobody writes to it.") from None
+
+    def _job(self, first: int, end: int) -> tuple[int, Job]:
+        """What hashing these pieces takes, and the number of its first file."""
+        size, files, starts = self._piece_size, self._files, self._starts
+        begin, stop = first * size, min(end * size, self.size)
+        one = max(0, bisect_right(starts, begin) - 1)
+        other = bisect_left(starts, stop)
+        front = self._header[begin:stop]
+        at = max(0, begin - starts[one])
+        columns = files.places[one:other], files.sizes[one:other], files.times[one:other]
+        return one, (size, stop - begin, front, at, *columns)
+
+    def _child(self) -> HashingProcess | None:
+        """The process of this thread, when it has one: the first thread hashes by itself."""
+        if len(self._files.names) < WORTH_PROCESSES:
+            return None
+        child: HashingProcess | None = getattr(self._local, "child", None)
+        if child is None and not hasattr(self._local, "turn"):
+            with self._lock:
+                self._local.turn = self._turns
+                self._turns += 1
+            if 0 < self._local.turn <= MAX_PROCESSES:
+                child = self._local.child = HashingProcess()
+                self._children.append(child)
+        return child
 
 
-class _Reader:
-    """Reads the stream from a place on, file after file; each file must be as the scan saw it."""
+class HashingProcess:
+    """A child that hashes jobs, one at a time. One that cannot be had or has died only costs its help."""
 
-    def __init__(self, header: bytes, files: Sequence[ScannedFile], starts: list[int], at: int) -> None:
-        self._header = header
-        self._files = files
-        self._starts = starts
-        self._at = at
-        self._number = bisect_right(starts, at) - 1
-        self._fd = -1
+    def __init__(self) -> None:
+        words = [sys.executable, "-I", "-S", hash_run.__file__]
+        self._process: subprocess.Popen[bytes] | None = None
+        with contextlib.suppress(OSError):  # a session of its own: Ctrl-C is for us
+            self._process = subprocess.Popen(
+                words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True
+            )
 
-    def fill(self, target: memoryview) -> None:
-        """Raises Refused, Stale."""
-        filled = 0
-        if self._at < len(self._header):
-            part = self._header[self._at : self._at + len(target)]
-            target[: len(part)] = part
-            filled = len(part)
-            self._number = 0
-        starts = self._starts
-        while filled < len(target):
-            at = self._at + filled
-            while at >= starts[self._number + 1]:
-                self._leave()
-                self._number += 1
-            entry = self._files[self._number]
-            if entry.size <= len(target) - filled and at == starts[self._number]:
-                _read_whole(entry, target[filled : filled + entry.size])
-                filled += entry.size
-                continue
-            if self._fd < 0:
-                self._fd = _open(entry)
-            count = min(len(target) - filled, starts[self._number + 1] - at)
-            got = os.preadv(self._fd, [target[filled : filled + count]], at - starts[self._number])
-            if not got:
-                raise _changed(entry)
-            filled += got
-        self._at += filled
+    def hashes(self, job: Job) -> list[bytes] | None:
+        """None: the child does not work, do it yourself. Raises Unreadable."""
+        process = self._process
+        if process is None or process.stdin is None or process.stdout is None:
+            return None
+        try:
+            marshal.dump(job, process.stdin)
+            process.stdin.flush()
+            answer: list[bytes] | tuple[int, str] = marshal.load(process.stdout)
+        except (OSError, EOFError, ValueError, TypeError):
+            self.stop()
+            return None
+        if isinstance(answer, tuple):
+            raise Unreadable(*answer)
+        return answer
 
-    def _leave(self) -> None:
-        if self._fd >= 0:
-            fd, self._fd = self._fd, -1
-            try:
-                _check(self._files[self._number], fd)
-            finally:
-                os.close(fd)
-
-    def close(self) -> None:
-        self._leave()
-
-
-def _read_whole(entry: ScannedFile, target: memoryview) -> None:
-    """All of a small file. Raises Refused, Stale."""
-    fd = _open(entry)
-    try:
-        got = os.readv(fd, [target])
-        status = os.fstat(fd)
-    finally:
-        os.close(fd)
-    if got != entry.size or status.st_size != entry.size or status.st_mtime_ns != entry.mtime_ns:
-        raise _changed(entry)
-
-
-def _open(entry: ScannedFile) -> int:
-    try:
-        return os.open(entry.place, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError as exc:
-        raise Refused(f"{entry.path} cannot be read: {exc.strerror}.") from None
-
-
-def _check(entry: ScannedFile, fd: int) -> None:
-    status = os.fstat(fd)
-    if status.st_size != entry.size or status.st_mtime_ns != entry.mtime_ns:
-        raise _changed(entry)
-
-
-def _changed(entry: ScannedFile) -> Stale:
-    return Stale(f"{entry.path} changed while it was read.", hint="Run again when nobody writes to it.")
+    def stop(self) -> None:
+        process, self._process = self._process, None
+        if process is not None:
+            process.kill()
+            process.communicate()

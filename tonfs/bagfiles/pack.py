@@ -21,7 +21,8 @@ from ..bag import BagHeader
 from ..errors import BadData, Stale
 from ..ids import Inode
 from .create import CreatedBag, HashWriter, describe
-from .hashing import CHUNK, Progress
+from .hash_run import CHUNK
+from .hashing import Progress
 from .places import disk_error, sync_folder, write_atomically
 from .stored import StoredBag
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final, Literal, NamedTuple
+from typing import Final, Literal
 
 from ..errors import NotFound, Refused, UsageError
 
@@ -24,17 +24,33 @@ def _ignored(name: bytes) -> bool:
     return name == b".DS_Store" or name.lower() in _IGNORED
 
 
-class ScannedFile(NamedTuple):
-    """`name` as it will stand in the header; `place`: absolute path; `size` and `mtime_ns` as the scan saw them."""
+@dataclass(frozen=True)
+class ScannedFiles:
+    """Files in the order of the stream, as columns (a million objects are slow to make and heavy to keep).
 
-    name: bytes
-    place: bytes
-    size: int
-    mtime_ns: int
+    `names` as they will stand in the header, `places`: absolute paths; `sizes` and `times` of change in ns as the scan
+    saw them.
+    """
 
-    @property
-    def path(self) -> Path:
-        return Path(os.fsdecode(self.place))
+    names: list[bytes] = field(default_factory=list)
+    places: list[bytes] = field(default_factory=list)
+    sizes: list[int] = field(default_factory=list)
+    times: list[int] = field(default_factory=list)
+
+    def add(self, name: bytes, place: bytes, status: os.stat_result) -> None:
+        """Raises Refused for what is not a regular file."""
+        if not stat.S_ISREG(status.st_mode):
+            raise Refused(
+                f"{os.fsdecode(place)} is not a regular file.",
+                hint="Bags hold files only; leave it out of the folder.",
+            )
+        self.names.append(name)
+        self.places.append(place)
+        self.sizes.append(status.st_size)
+        self.times.append(status.st_mtime_ns)
+
+    def path(self, number: int) -> Path:
+        return Path(os.fsdecode(self.places[number]))
 
 
 @dataclass(frozen=True)
@@ -43,11 +59,11 @@ class ScannedTree:
 
     root: Path
     dir_name: bytes
-    files: tuple[ScannedFile, ...]
+    files: ScannedFiles
 
     @property
     def data_size(self) -> int:
-        return sum(entry.size for entry in self.files)
+        return sum(self.files.sizes)
 
     @property
     def data_root(self) -> Path:
@@ -65,14 +81,16 @@ def scan(path: Path, order: Order = "walk") -> ScannedTree:
     if not root.exists():
         raise NotFound(f"There is nothing at {root}.")
     if root.is_file():
-        return ScannedTree(root, b"", (_entry(os.fsencode(root.name), os.fsencode(root), root.stat()),))
+        files = ScannedFiles()
+        files.add(os.fsencode(root.name), os.fsencode(root), root.stat())
+        return ScannedTree(root, b"", files)
     if not root.is_dir() or root.is_symlink():
         raise Refused(f"{root} is neither a file nor a folder.", hint="Name the folder itself, not a link to it.")
     place = os.fsencode(root)
     files = _walk(place) if order == "walk" else _sorted(place)
-    if not files:
+    if not files.names:
         raise Refused(f"There are no files in {root}.", hint="A bag holds at least one file; empty folders vanish.")
-    return ScannedTree(root, _dir_name(root, order), tuple(files))
+    return ScannedTree(root, _dir_name(root, order), files)
 
 
 def _dir_name(root: Path, order: Order) -> bytes:
@@ -84,14 +102,6 @@ def _dir_name(root: Path, order: Order) -> bytes:
     return name + b"/"
 
 
-def _entry(name: bytes, place: bytes, status: os.stat_result) -> ScannedFile:
-    if not stat.S_ISREG(status.st_mode):
-        raise Refused(
-            f"{os.fsdecode(place)} is not a regular file.", hint="Bags hold files only; leave it out of the folder."
-        )
-    return ScannedFile(name, place, status.st_size, status.st_mtime_ns)
-
-
 def _listed(place: bytes) -> Iterator[os.DirEntry[bytes]]:
     """The entries of a folder, sorted by name. Raises Refused."""
     try:
@@ -101,9 +111,9 @@ def _listed(place: bytes) -> Iterator[os.DirEntry[bytes]]:
         raise Refused(f"{os.fsdecode(place)} cannot be read: {exc.strerror}.") from None
 
 
-def _walk(root: bytes) -> list[ScannedFile]:
+def _walk(root: bytes) -> ScannedFiles:
     """Go's order: entries of each folder sorted, a sub-folder descended at its place. Links to files are followed."""
-    out: list[ScannedFile] = []
+    out = ScannedFiles()
     stack = [(b"", _listed(root))]
     while stack:
         prefix, entries = stack[-1]
@@ -120,13 +130,13 @@ def _walk(root: bytes) -> list[ScannedFile]:
                     f"{os.fsdecode(entry.path)} is a link to a folder, or to nothing.",
                     hint="Replace the link or leave it out.",
                 )
-            out.append(_entry(name.replace(b"\\", b"/"), entry.path, entry.stat()))
+            out.add(name.replace(b"\\", b"/"), entry.path, entry.stat())
     return out
 
 
-def _sorted(root: bytes) -> list[ScannedFile]:
+def _sorted(root: bytes) -> ScannedFiles:
     """C++'s order: full names sorted as bytes. Links and special files are left out."""
-    out: list[ScannedFile] = []
+    out = ScannedFiles()
     stack = [(b"", _listed(root))]
     while stack:
         prefix, entries = stack.pop()
@@ -134,5 +144,6 @@ def _sorted(root: bytes) -> list[ScannedFile]:
             if entry.is_dir(follow_symlinks=False):
                 stack.append((prefix + entry.name + b"/", _listed(entry.path)))
             elif not _ignored(entry.name) and entry.is_file(follow_symlinks=False):
-                out.append(_entry(prefix + entry.name, entry.path, entry.stat(follow_symlinks=False)))
-    return sorted(out, key=lambda one: one.name)
+                out.add(prefix + entry.name, entry.path, entry.stat(follow_symlinks=False))
+    rows = sorted(zip(out.names, out.places, out.sizes, out.times, strict=True))
+    return ScannedFiles(*(list(column) for column in zip(*rows, strict=True)))

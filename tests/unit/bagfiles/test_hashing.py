@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import random
+import sys
+import threading
+from collections.abc import Iterator
 from hashlib import sha256
 from pathlib import Path
 
@@ -10,8 +14,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tonfs.bagfiles import create, create_bag, hashing
-from tonfs.bagfiles.hashing import Notes, StreamHasher
+from tonfs.bagfiles import create, create_bag, hash_run, hashing
+from tonfs.bagfiles.hash_run import Job, Unreadable
+from tonfs.bagfiles.hashing import HashingProcess, Notes, StreamHasher
 from tonfs.errors import Refused, Stale
 
 
@@ -20,10 +25,13 @@ def plain(root: Path, header: bytes, names: tuple[bytes, ...], piece_size: int) 
     return [sha256(stream[at : at + piece_size]).digest() for at in range(0, len(stream), piece_size)]
 
 
-@pytest.fixture(autouse=True)
-def many_small_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(autouse=True, params=["threads", "processes"])
+def many_small_runs(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    if request.param == "processes":
+        monkeypatch.setattr(hashing, "WORTH_PROCESSES", 0)
+        monkeypatch.setattr(hashing, "MANY_IN_A_RUN", 0)
     monkeypatch.setattr(hashing, "RUN_BYTES", 3 * 4096)
-    monkeypatch.setattr(hashing, "CHUNK", 1000)
+    monkeypatch.setattr(hash_run, "CHUNK", 1000)
     monkeypatch.setattr(hashing, "workers", lambda: 3)
     monkeypatch.setattr(create, "WORTH_NOTING", 0)
 
@@ -129,3 +137,72 @@ def test_a_file_that_vanishes_is_told(tree: Path) -> None:
 
     with pytest.raises(Refused):
         create_bag(tree, piece_size=4096, progress=unlink)
+
+
+@pytest.mark.parametrize("program", ["/bin/false", "/nowhere/python", "/bin/echo"])
+def test_processes_that_do_not_work_cost_only_their_help(
+    tree: Path, monkeypatch: pytest.MonkeyPatch, program: str
+) -> None:
+    monkeypatch.setattr(sys, "executable", program)
+    created = create_bag(tree, piece_size=4096)
+    assert created.hashes == plain(tree, created.header.to_bytes(), created.header.names, 4096)
+
+
+def test_a_process_hashes_and_says_what_is_wrong(tree: Path) -> None:
+    places = [os.fsencode(tree / name) for name in ("0", "1")]
+    times = [os.stat(place).st_mtime_ns for place in places]
+    child = HashingProcess()
+    try:
+        size = 7 + 50_001 - 1000 + 50_001
+        job = (4096, size, b"front..", 1000, places, [50_001, 50_001], times)
+        whole = b"front.." + (tree / "0").read_bytes()[1000:] + (tree / "1").read_bytes()
+        assert child.hashes(job) == [sha256(whole[at : at + 4096]).digest() for at in range(0, size, 4096)]
+        with pytest.raises(Unreadable) as told:
+            child.hashes((*job[:6], [times[0], times[1] + 1]))
+        assert (told.value.number, told.value.reason) == (1, "")
+        with pytest.raises(Unreadable, match="No such file"):
+            child.hashes((*job[:4], [b"/nowhere/file", places[1]], *job[5:]))
+        assert child.hashes(job) is not None  # it goes on after an error
+    finally:
+        child.stop()
+    assert child.hashes(job) is None
+
+
+def test_many_small_files_are_hashed_by_processes_and_none_is_left(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hashing, "WORTH_PROCESSES", 4)
+    monkeypatch.setattr(hashing, "MANY_IN_A_RUN", 1)
+    answered = threading.Event()
+    made: list[HashingProcess] = []
+
+    class Watched(HashingProcess):
+        def __init__(self) -> None:
+            super().__init__()
+            made.append(self)
+
+        def hashes(self, job: Job) -> list[bytes] | None:
+            found = super().hashes(job)
+            if found:
+                answered.set()
+            return found
+
+    def waits(job: Job) -> Iterator[bytes]:
+        answered.wait()  # the thread that hashes by itself does not finish before a process did
+        return hash_run.piece_hashes(job)
+
+    monkeypatch.setattr(hashing, "HashingProcess", Watched)
+    monkeypatch.setattr(hashing, "piece_hashes", waits)
+    created = create_bag(tree, piece_size=4096)
+    assert created.hashes == plain(tree, created.header.to_bytes(), created.header.names, 4096)
+    assert made
+    assert all(one._process is None for one in made)
+
+
+def test_few_files_or_large_ones_start_no_process(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def none() -> HashingProcess:
+        raise AssertionError("a process was started")
+
+    monkeypatch.setattr(hashing, "HashingProcess", none)
+    for fewest, in_a_run in ((5, 1), (1, 5)):
+        monkeypatch.setattr(hashing, "WORTH_PROCESSES", fewest)
+        monkeypatch.setattr(hashing, "MANY_IN_A_RUN", in_a_run)
+        create_bag(tree, piece_size=4096)
