@@ -58,10 +58,18 @@ from pathlib import Path
 from tonfs.bagfiles import create_bag
 from tonfs.bagfiles.store import BagStore
 from tonfs.bagfiles import hashing
-def peak():  # of children there is only the largest
-    helpers = min(hashing.workers() - 1, hashing.MAX_PROCESSES)
-    kib = [resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    return (kib[0] + helpers * kib[1]) / 1024
+helpers = {}
+class Watched(hashing.HashingProcess):  # ru_maxrss of a child counts the parent it was forked from
+    def stop(self):
+        if self._process is not None:
+            status = Path(f"/proc/{self._process.pid}/status").read_text()
+            helpers[self._process.pid] = int(status.split("VmHWM:")[1].split()[0])
+        super().stop()
+hashing.HashingProcess = Watched
+def peak():
+    kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss + sum(helpers.values())
+    helpers.clear()
+    return kib / 1024
 for line in sys.stdin:
     path, store = (Path(word) for word in json.loads(line))
     before, begun = sum(os.times()[:4]), time.perf_counter()

@@ -57,6 +57,10 @@ class PeerSettings:
     """UDP address of the storage peer; port 0 picks a free one."""
     external_ip: str = ""
     """Public IPv4 address to announce; empty announces the listen address if that is not 0.0.0.0."""
+    upload_limit: int = 0
+    """Bytes per second of datagrams that serve bags, to all peers together; 0: no limit."""
+    upload_limit_per_peer: int = 0
+    """The same to one peer."""
     packet_loss: float = 0.0
     """Share of datagrams dropped on purpose, for rehearsals. Refused outside the devnet."""
     seeder: str = ""
@@ -97,6 +101,10 @@ class Settings:
             raise UsageError("s3.upload_days must lie between 0 and 3650.")
         if not 0.0 <= self.peer.packet_loss < 1.0:
             raise UsageError("peer.packet_loss must lie between 0 and 1.")
+        if min(self.peer.upload_limit, self.peer.upload_limit_per_peer) < 0:
+            raise UsageError(
+                "peer.upload_limit and peer.upload_limit_per_peer cannot be negative.", hint="0: no limit."
+            )
         if self.peer.seeder not in SEEDERS:
             raise UsageError(
                 f"peer.seeder cannot be {self.peer.seeder!r}.",

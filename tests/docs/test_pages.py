@@ -169,7 +169,7 @@ async def _served() -> dict[str, set[str]]:
     return {
         "front.sock": {*Methods(any_, any_, any_, any_).handlers(), *S3Methods(any_).handlers()},
         "agent.sock": {*agent_handlers(any_), "shutdown"},
-        "peer.sock": {*node_handlers(any_, any_, any_), "shutdown"},
+        "peer.sock": {*node_handlers(any_, any_, any_, any_), "shutdown"},
         "control.sock": set(caught),
         "provider.sock": set(provider_handlers(any_, any_, any_, any_, any_)),
     }

@@ -62,6 +62,8 @@ def peer_command(volume: Path, settings: Settings) -> list[str]:
     words += ["--global-config", str(global_config_path(volume, settings)), "--listen", settings.peer.listen]
     if settings.peer.external_ip:
         words += ["--announce-ip", settings.peer.external_ip]
+    words += ["--upload-limit", str(settings.peer.upload_limit)]
+    words += ["--upload-limit-per-peer", str(settings.peer.upload_limit_per_peer)]
     if settings.peer.packet_loss:
         words += ["--loss", str(settings.peer.packet_loss)]
     return words

@@ -23,7 +23,7 @@ from ..ids import BagId, bag_id
 from ..network.api import FetchReport
 from ..network.peer_client import PeerClient
 from .bag_common import printable, progress_bar
-from .bag_peer import peer, peer_options
+from .bag_peer import Network, peer, peer_options
 from .common import Context, display_name, emit, json_option, parse_duration, pass_context, show_size
 
 LOOK_EVERY: Final = 0.3
@@ -64,9 +64,7 @@ def get(
     files: tuple[str, ...],
     timeout: str | None,
     store: BagStore,
-    global_config: str | None,
-    listen: str,
-    external_ip: str,
+    network: Network,
     as_json: bool,
 ) -> None:
     try:
@@ -83,7 +81,7 @@ def get(
     report = FetchReport(0, 0, 0, 0)
     if not _complete(wish):
         with progress_bar(context, "downloading") as show:
-            report = trio.run(_get, context, wish, (global_config, listen, external_ip), show)
+            report = trio.run(_get, context, wish, network, show)
     value = {**_result(wish, into or Path()), "bytes": report.bytes, "wrong": report.wrong}
     value["seconds"] = round(time.monotonic() - begun, 3)
     if as_json:
@@ -109,9 +107,9 @@ def _pieces(stored: StoredBag, files: Sequence[bytes]) -> Sequence[int]:
     return sorted({piece for name in files for piece in stored.pieces_for(name, 0, 1 << 62)})
 
 
-async def _get(context: Context, wish: _Wish, network: tuple[str | None, str, str], show: Progress) -> FetchReport:
+async def _get(context: Context, wish: _Wish, network: Network, show: Progress) -> FetchReport:
     report = FetchReport(0, 0, 0, 0)
-    async with peer(context, wish.store, *network) as (client, _), trio.open_nursery() as nursery:
+    async with peer(context, wish.store, network) as (client, _), trio.open_nursery() as nursery:
         nursery.start_soon(_watch, client, wish.bag, show)
         pieces: Sequence[int] | None = None
         if wish.files:

@@ -3,31 +3,59 @@
 from __future__ import annotations
 
 import fcntl
+import functools
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import click
 import trio
 
 from ..bagfiles.store import BagStore
-from ..config import CONFIG_NAME
+from ..config import CONFIG_NAME, PeerSettings
 from ..control import call_sync
 from ..control.process import Child
 from ..errors import NotRunning, TonfsError, UsageError
 from ..network.peer_client import PeerClient
 from .bag_common import store_option
-from .common import Context
+from .common import Context, parse_size
 
 START_TIMEOUT: Final = 30.0
 CONFIG_VARIABLE: Final = "TONFS_GLOBAL_CONFIG"
 
 
+class Network(NamedTuple):
+    """How the peer process of a store meets the network, as options say it. Limits in bytes per second."""
+
+    global_config: str | None
+    listen: str
+    external_ip: str
+    upload_limit: str | None
+    upload_limit_per_peer: str | None
+
+
 def peer_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """How the peer process of a store meets the network."""
+    """The options that make a `network`, which the command takes, and the store."""
+
+    @functools.wraps(function)
+    def command(*arguments: Any, **words: Any) -> Any:
+        network = Network(*(words.pop(name) for name in Network._fields))
+        return function(*arguments, network=network, **words)
+
+    wrapped: Callable[..., Any] = command
     for option in (
+        click.option(
+            "--upload-limit-per-peer",
+            metavar="SIZE",
+            help="The same to one peer. Default: that of the volume, or none.",
+        ),
+        click.option(
+            "--upload-limit",
+            metavar="SIZE",
+            help="Bytes per second that others are served at most; 0: no limit. Default: that of the volume, or none.",
+        ),
         click.option("--external-ip", default="", metavar="IP", help="Public IPv4 address that others are told."),
         click.option(
             "--listen",
@@ -44,8 +72,8 @@ def peer_options(function: Callable[..., Any]) -> Callable[..., Any]:
         ),
         store_option,
     ):
-        function = option(function)
-    return function
+        wrapped = option(wrapped)
+    return wrapped
 
 
 def network_file(context: Context, named: str | None) -> Path:
@@ -59,6 +87,16 @@ def network_file(context: Context, named: str | None) -> Path:
     raise UsageError(
         "Which network? There is no volume that says it.",
         hint=f"Give --global-config FILE or set {CONFIG_VARIABLE}; 'tonfs devnet status' names the devnet's file.",
+    )
+
+
+def upload_limits(context: Context, network: Network) -> tuple[int, int]:
+    """(to all together, to one peer), bytes per second; 0: none. Raises UsageError."""
+    settings = context.settings().peer if (context.volume / CONFIG_NAME).exists() else PeerSettings()
+    total, one = network.upload_limit, network.upload_limit_per_peer
+    return (
+        settings.upload_limit if total is None else parse_size(total),
+        settings.upload_limit_per_peer if one is None else parse_size(one),
     )
 
 
@@ -86,20 +124,20 @@ def _claimed(store: BagStore) -> Iterator[bool]:
 
 
 @asynccontextmanager
-async def peer(
-    context: Context, store: BagStore, global_config: str | None, listen: str, external_ip: str
-) -> AsyncIterator[tuple[PeerClient, bool]]:
+async def peer(context: Context, store: BagStore, network: Network) -> AsyncIterator[tuple[PeerClient, bool]]:
     """The store's peer process, and whether it was started for this block: one runs per store, others share it.
 
-    Raises NotRunning when it cannot be started, or ends.
+    Raises NotRunning when it cannot be started, or ends; UsageError for a limit that is no size.
     """
+    limits = upload_limits(context, network)
     with _claimed(store) as ours:
         child = None
         if ours:
             words = [sys.executable, "-m", "tonfs.network.peer_process", "--socket", str(store.socket)]
-            words += ["--key-file", str(store.root / "keys" / "peer.key"), "--listen", listen]
-            words += ["--global-config", str(network_file(context, global_config))]
-            words += ["--announce-ip", external_ip] if external_ip else []
+            words += ["--key-file", str(store.root / "keys" / "peer.key"), "--listen", network.listen]
+            words += ["--global-config", str(network_file(context, network.global_config))]
+            words += ["--announce-ip", network.external_ip] if network.external_ip else []
+            words += ["--upload-limit", str(limits[0]), "--upload-limit-per-peer", str(limits[1])]
             words += ["--verbose"] if context.verbose else []
             child = Child("peer", words, store.root / "log" / "peer.log")
         await _until_answer(store, wanted=not ours)

@@ -16,7 +16,7 @@ from ..bagfiles.store import BagStore
 from ..errors import NotFound, NotRunning, TonfsError
 from ..ids import BagId
 from ..network.peer_client import PeerClient
-from .bag_peer import peer, peer_options
+from .bag_peer import Network, peer, peer_options
 from .common import Context, emit, json_option, pass_context, show_size
 
 LOOK_EVERY: Final = 1.0
@@ -35,16 +35,14 @@ def seed(
     context: Context,
     bags: tuple[str, ...],
     store: BagStore,
-    global_config: str | None,
-    listen: str,
-    external_ip: str,
+    network: Network,
     as_json: bool,
 ) -> None:
     directories = [store.locate(word) for word in bags] or [store.directory(bag) for bag in store.ids()]
     wanted = dict(_seedable(directory) for directory in directories)
     if not wanted:
         raise NotFound(f"There are no bags in {store.root}.", hint="'tonfs bag create' makes one.")
-    trio.run(_seed, context, store, (global_config, listen, external_ip), wanted, as_json)
+    trio.run(_seed, context, store, network, wanted, as_json)
 
 
 def _seedable(directory: Path) -> tuple[BagId, Path]:
@@ -59,10 +57,8 @@ def _seedable(directory: Path) -> tuple[BagId, Path]:
         stored.close()
 
 
-async def _seed(
-    context: Context, store: BagStore, network: tuple[str | None, str, str], wanted: dict[BagId, Path], as_json: bool
-) -> None:
-    async with peer(context, store, *network) as (client, ours), trio.open_nursery() as nursery:
+async def _seed(context: Context, store: BagStore, network: Network, wanted: dict[BagId, Path], as_json: bool) -> None:
+    async with peer(context, store, network) as (client, ours), trio.open_nursery() as nursery:
         with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
             for bag, directory in wanted.items():
                 await client.seed(bag, directory)
@@ -72,6 +68,8 @@ async def _seed(
                 "address": status["address"],
                 "bags": [bag.hex() for bag in wanted],
                 "running": not ours,
+                "upload_limit": status["limits"]["upload"],
+                "upload_limit_per_peer": status["limits"]["upload_per_peer"],
             }
             if as_json:
                 emit("bag-seed", value)

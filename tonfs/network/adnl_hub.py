@@ -24,6 +24,7 @@ from .lane import Opened
 from .rldp_link import RldpLink
 from .rldp_transfer import Budget, RldpQuery
 from .udp import Train
+from .upload import Upload
 
 log = get_logger(__name__)
 
@@ -43,6 +44,7 @@ TRUST_LEARNED: Final = 10.0
 INBOUND_BUDGET: Final = 64 << 20
 ANSWER_BUDGET: Final = 256 << 20
 NEVER: Final = float("inf")
+UNLIMITED: Final = Upload()
 
 
 @dataclass
@@ -79,7 +81,9 @@ class Pair:
         self.timer_at = NEVER
         date = hub.next_date()
         self.peer = AdnlPeer(local.key, public_key, self, hub.clock, hub.address_list, date=date, now=now)
-        self.rldp = RldpLink(self.peer, self._on_rldp_query, hub.clock, hub.inbound_budget, hub.answer_budget)
+        self.rldp = RldpLink(
+            self.peer, self._on_rldp_query, hub.clock, hub.inbound_budget, hub.answer_budget, hub.upload.turns()
+        )
 
     @property
     def busy(self) -> bool:
@@ -161,10 +165,13 @@ class Hub:
     """`address_list()` gives our bare adnl.addressList for root packets. Addresses outside of `reach` are neither
     called nor heard; they enter by `remote` and `receive_train` only."""
 
-    def __init__(self, clock: Clock, address_list: Callable[[], bytes], reach: Reach = ANYWHERE) -> None:
+    def __init__(
+        self, clock: Clock, address_list: Callable[[], bytes], reach: Reach = ANYWHERE, upload: Upload = UNLIMITED
+    ) -> None:
         self.clock = clock
         self.reach = reach
         self.address_list = address_list
+        self.upload = upload
         self.inbound_budget = Budget(INBOUND_BUDGET)
         self.answer_budget = Budget(ANSWER_BUDGET)
         self.stats = Stats()

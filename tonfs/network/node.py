@@ -23,10 +23,11 @@ from ..errors import NotRunning, PeerTimeout, PeerUnreachable, TonfsError, Usage
 from ..ids import AdnlId
 from ..log import get_logger
 from .address import AddressList, Reach, reach_of, usable
-from .adnl_hub import Hub, Incoming, Local, Pair, Remote, Stats
+from .adnl_hub import UNLIMITED, Hub, Incoming, Local, Pair, Remote, Stats
 from .api import Peer, QueryHandler, UdpAddress
 from .keys import KeyPair
 from .udp import Train, UdpSocket
+from .upload import Upload
 
 log = get_logger(__name__)
 
@@ -176,7 +177,7 @@ class AdnlNode:
     """One socket. `announce_ip`: IPv4 text that peers are told (default: the bound one, if it is a real one).
 
     `reach`: whom it may speak to (default: what follows from where it listens). `loss`: share of datagrams dropped in
-    each direction, for rehearsals. `muted`: all of them, while it is set.
+    each direction, for rehearsals. `muted`: all of them, while it is set. `upload`: how fast peers are served.
     """
 
     def __init__(
@@ -188,6 +189,7 @@ class AdnlNode:
         reach: Reach | None = None,
         loss: float = 0.0,
         loss_seed: int = 0,
+        upload: Upload = UNLIMITED,
     ) -> None:
         self._listen = listen
         self._announce_ip = announce_ip
@@ -204,7 +206,7 @@ class AdnlNode:
         self._timer_wake = trio.Event()
         self._handlers = 0
         self._endpoints: dict[bytes, NodeEndpoint] = {}
-        self.hub = Hub(clock, lambda: self._address_bytes, reach or reach_of(listen[0], announce_ip))
+        self.hub = Hub(clock, lambda: self._address_bytes, reach or reach_of(listen[0], announce_ip), upload)
         self._announce()
 
     @property

@@ -173,7 +173,7 @@ class PeerClient:
     # Beyond PeerNet.
 
     async def status(self) -> dict[str, Any]:
-        """The process's own report: `id`, `address`, `bags`, `traffic` (see `peer_control`)."""
+        """The process's own report: `id`, `address`, `bags`, `traffic`, `limits` (see `peer_control`)."""
         return await self._call("status", {}, SHORT)
 
     async def peers(self, bag_id: BagId) -> list[dict[str, Any]]:

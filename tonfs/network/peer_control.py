@@ -14,7 +14,7 @@ data crosses: pieces are written in place.
 | `provider_rates` | `provider`, `size`, `timeout` | fields of `Rates` |
 | `provider_storage` | `provider`, `contract`, `byte`, `timeout` | fields of `StorageStatus` |
 | `provider_adnl` | `provider`, `contract`, `timeout` | `adnl_id` |
-| `status` | | `id`, `address`, `bags`, `traffic` |
+| `status` | | `id`, `address`, `bags`, `traffic`, `limits` (`upload`, `upload_per_peer`: bytes per second, 0: none) |
 | `peers` | `bag_id` | `peers` |
 """
 
@@ -176,7 +176,7 @@ def _show_address(address: tuple[str, int] | None) -> str | None:
 
 
 def node_handlers(
-    node: StorageNode, endpoint: AdnlEndpoint, traffic: Callable[[], dict[str, Any]]
+    node: StorageNode, endpoint: AdnlEndpoint, traffic: Callable[[], dict[str, Any]], limits: dict[str, int]
 ) -> dict[str, Handler]:
     """All methods of a node of our own, those that show its insides included."""
     instance = os.urandom(8).hex()
@@ -185,7 +185,8 @@ def node_handlers(
         return {"id": endpoint.id.hex(), "address": _show_address(endpoint.address), "instance": instance}
 
     async def status(params: dict[str, Any]) -> dict[str, Any]:
-        return {**await ping({}), "bags": [_show_bag(info) for info in node.bags()], "traffic": traffic()}
+        bags = [_show_bag(info) for info in node.bags()]
+        return {**await ping({}), "bags": bags, "traffic": traffic(), "limits": limits}
 
     async def peers(params: dict[str, Any]) -> dict[str, Any]:
         return {"peers": [_show_peer(info) for info in node.peers(_get(params, "bag_id", bag_id))]}

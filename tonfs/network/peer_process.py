@@ -1,7 +1,7 @@
 """The peer process: one UDP socket, all bags of a volume, a control socket for the agent.
 
     python -m tonfs.network.peer_process --socket run/peer.sock --key-file keys/peer.key --global-config FILE
-        [--listen 127.0.0.1:0] [--announce-ip IP] [--loss 0.02]
+        [--listen 127.0.0.1:0] [--announce-ip IP] [--loss 0.02] [--upload-limit BYTES] [--upload-limit-per-peer BYTES]
 
 A process of its own, because packet work beside a busy Python thread costs both more than twice their speed (reference
 network-speed section 5). It ends on SIGTERM, on `shutdown`, and with its parent when `control.process.Child` started
@@ -31,6 +31,7 @@ from ..log import configure, get_logger
 from . import lane
 from .acquaintances import Acquaintances, stay_in_touch
 from .address import reach_of, usable
+from .adnl_hub import UNLIMITED
 from .api import UdpAddress
 from .dht_client import DhtClient
 from .global_config import load_global_config
@@ -39,13 +40,15 @@ from .node import AdnlNode
 from .peer_control import node_handlers
 from .provider_link import ProviderLink
 from .storage_node import StorageNode
+from .upload import Upload
 
 log = get_logger(__name__)
 
 
 @dataclass(frozen=True)
 class PeerOptions:
-    """`listen`: UDP; port 0 picks a free one. `announce_ip`: IPv4 text, or empty. `loss`: share of datagrams."""
+    """`listen`: UDP; port 0 picks a free one. `announce_ip`: IPv4 text, or empty. `loss`: share of datagrams.
+    `upload`: how fast peers are served."""
 
     socket: Path
     key_file: Path
@@ -53,6 +56,7 @@ class PeerOptions:
     listen: UdpAddress = ("127.0.0.1", 0)
     announce_ip: str = ""
     loss: float = 0.0
+    upload: Upload = UNLIMITED
 
 
 def parse_udp(text: str) -> UdpAddress:
@@ -87,6 +91,7 @@ async def run_peer(
         announce_ip=options.announce_ip,
         reach=reach_of(options.listen[0], options.announce_ip, network.hosts),
         loss=options.loss,
+        upload=options.upload,
     )
     endpoint = node.add_identity(load_or_create(options.key_file))
     dht = DhtClient(endpoint, network.dht_nodes, clock, k=network.k, a=network.a)
@@ -105,7 +110,8 @@ async def run_peer(
         await nursery.start(storage.run)
         if usable(endpoint.address):
             dht.announce_address()
-        handlers = {**node_handlers(storage, endpoint, lambda: asdict(node.stats)), "shutdown": shutdown}
+        limits = {"upload": options.upload.total, "upload_per_peer": options.upload.per_peer}
+        handlers = {**node_handlers(storage, endpoint, lambda: asdict(node.stats), limits), "shutdown": shutdown}
         await nursery.start(_serve, options.socket, handlers)
         nursery.start_soon(stay_in_touch, known, endpoint, endpoint.address[1])
         address = f"{endpoint.address[0]}:{endpoint.address[1]}"
@@ -145,11 +151,15 @@ def parse_options(arguments: Sequence[str]) -> tuple[PeerOptions, int, str]:
     parser.add_argument("--listen", default="127.0.0.1:0", metavar="IP:PORT", help="UDP address; port 0: any")
     parser.add_argument("--announce-ip", default="", metavar="IP", help="public address that others are told")
     parser.add_argument("--loss", type=float, default=0.0, help="share of datagrams dropped, for rehearsals")
+    for name, what in (("upload-limit", "all peers together"), ("upload-limit-per-peer", "one peer")):
+        parser.add_argument(f"--{name}", type=int, default=0, metavar="BYTES", help=f"a second to {what}; 0: no limit")
     parser.add_argument("-v", "--verbose", action="store_true", help="log what peers do, too")
     parser.add_argument("--log-format", choices=["text", "json"], default="text")
     words = parser.parse_args(arguments)
     if not 0.0 <= words.loss < 1.0:
         raise UsageError("--loss must lie between 0 and 1.")
+    if min(words.upload_limit, words.upload_limit_per_peer) < 0:
+        raise UsageError("Upload limits cannot be negative.")
     if words.announce_ip:
         parse_udp(f"{words.announce_ip}:1")
     options = PeerOptions(
@@ -159,6 +169,7 @@ def parse_options(arguments: Sequence[str]) -> tuple[PeerOptions, int, str]:
         listen=parse_udp(words.listen),
         announce_ip=words.announce_ip,
         loss=words.loss,
+        upload=Upload(words.upload_limit, words.upload_limit_per_peer),
     )
     return options, logging.DEBUG if words.verbose else logging.INFO, words.log_format
 

@@ -19,6 +19,7 @@ from .congestion import Congestion
 from .lane import Opened, Sink
 from .rldp2 import PartReceiver, PartSender, Symbols
 from .rldp_transfer import NEVER, Budget, Inbound, Outbound, RldpQuery
+from .upload import Turns
 
 MAX_UNEXPECTED: Final = 64 * 1024
 MAX_QUERY: Final = 7680
@@ -97,13 +98,18 @@ class RldpLink:
         clock: Clock,
         inbound: Budget,
         answers: Budget,
+        turns: Turns | None = None,
     ) -> None:
+        """`turns`: when answers may leave, if their rate is limited."""
         self._port = port
         self._send = port.send_custom
         self._on_query = on_query
         self._clock = clock
         self._inbound_budget = inbound
         self._answer_budget = answers
+        self._turns = turns
+        self._turn_at = NEVER
+        """When answers may go on."""
         self.congestion = Congestion()
         self._out: OrderedDict[bytes, Outbound] = OrderedDict()
         self._hungry: OrderedDict[bytes, Outbound] = OrderedDict()
@@ -392,11 +398,17 @@ class RldpLink:
         self._hurry = False
         congestion = self.congestion
         room = congestion.room if self._port.ready else UNREADY - congestion.in_flight
-        hungry = self._hungry
+        hungry, turns = self._hungry, self._turns
         while hungry and room > 0:
             transfer_id, outbound = next(iter(hungry.items()))
             wanted = outbound.part.wanted(congestion.loss)
             count = min(wanted, BURST, room)
+            if turns is not None and outbound.held and count > 0:
+                count = min(count, turns.room(now))
+                if not count:
+                    self._turn_at = turns.at
+                    self._pump_queries(room, now)
+                    break
             if count > 0:
                 self._emit(outbound, count, now)
                 room -= count
@@ -404,11 +416,25 @@ class RldpLink:
                 del hungry[transfer_id]
             elif outbound.part.source.k > LONG:
                 hungry.move_to_end(transfer_id)
-        congestion.app_limited = not hungry
+        congestion.app_limited = not hungry or self._turn_at > now
+
+    def _pump_queries(self, room: int, now: float) -> None:
+        """Our own queries do not wait until answers may go on."""
+        for transfer_id, outbound in list(self._hungry.items()):
+            wanted = outbound.part.wanted(self.congestion.loss)
+            count = min(wanted, BURST, room)
+            if outbound.held or count <= 0:
+                continue
+            self._emit(outbound, count, now)
+            room -= count
+            if count >= wanted:
+                del self._hungry[transfer_id]
 
     def _emit(self, outbound: Outbound, count: int, now: float) -> None:
         congestion = self.congestion
         part = outbound.part
+        if self._turns is not None and outbound.held:
+            self._turns.spent(count)
         outbound.records.append((part.next_esi + count, congestion.on_sent(count, now)))
         for symbols in part.emit(count):
             self._port.send_symbols(symbols, now)
@@ -422,7 +448,7 @@ class RldpLink:
 
     def next_deadline(self) -> float:
         """When `on_timer` has something to do; infinity if never."""
-        deadline = min(self._confirm_at, self._sweep_at)
+        deadline = min(self._confirm_at, self._sweep_at, self._turn_at)
         for outbound in self._out.values():
             if outbound.probe_at < deadline:
                 deadline = outbound.probe_at
@@ -440,6 +466,9 @@ class RldpLink:
         for outbound in list(self._out.values()):
             if outbound.probe_at <= now:
                 self._probe(outbound, now)
+        if self._turn_at <= now:
+            self._turn_at = NEVER
+            self.pump(now)
         if self._sweep_at <= now:
             self._sweep(now)
 
@@ -471,7 +500,8 @@ class RldpLink:
         for transfer_id in [t for t, inbound in self._in.items() if inbound.deadline <= now]:
             self._drop_inbound(transfer_id)
         for transfer_id, outbound in list(self._out.items()):
-            dead = outbound.held > 0 and now - outbound.heard > DEAD_AFTER
+            waits = outbound.part.number == outbound.part.next_esi == 0  # for its turn: the peer's other news count
+            dead = outbound.held > 0 and now - (self._heard if waits else outbound.heard) > DEAD_AFTER
             if dead or outbound.deadline <= now:
                 self._drop_outbound(transfer_id)
         for back, waiting in self._waiting.items():

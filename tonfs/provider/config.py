@@ -12,6 +12,7 @@ from ..errors import NotFound, UsageError
 from ..network.api import UdpAddress
 
 MIB: Final = 1 << 20
+_LIMITS: Final = ("upload_limit", "upload_limit_per_peer")
 _INTEGERS: Final = ("rate_per_mb_day", "min_span", "max_span", "space", "max_bag_size", "stall")
 
 
@@ -34,6 +35,10 @@ class ProviderConfig:
     max_bag_size: int = 4 << 30
     stall: int = 1800
     """A download without progress for this long is given up."""
+    upload_limit: int = 0
+    """Bytes per second of datagrams that serve bags, to all peers together; 0: no limit."""
+    upload_limit_per_peer: int = 0
+    """The same to one peer."""
 
     @property
     def socket(self) -> Path:
@@ -48,6 +53,9 @@ class ProviderConfig:
         for name in _INTEGERS:
             if getattr(self, name) <= 0:
                 raise UsageError(f"{name} must be greater than 0.")
+        for name in _LIMITS:
+            if getattr(self, name) < 0:
+                raise UsageError(f"{name} cannot be negative; 0: no limit.")
         if self.min_span > self.max_span:
             raise UsageError("min_span is longer than max_span.")
 
@@ -75,7 +83,7 @@ class ProviderConfig:
 
 
 def _value(key: str, value: object, base: Path) -> Any:
-    if key in _INTEGERS:
+    if key in _INTEGERS or key in _LIMITS:
         if type(value) is not int:
             raise UsageError(f"{key} must be a whole number, not {value!r}.")
         return value

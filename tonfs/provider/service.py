@@ -30,6 +30,7 @@ from ..network.keys import KeyPair, load_or_create
 from ..network.node import AdnlNode
 from ..network.provider_link import ProviderLink
 from ..network.storage_node import StorageNode
+from ..network.upload import Upload
 from .answers import Answers
 from .config import ProviderConfig
 from .faults import Fault, FaultySource, parse_fault
@@ -92,7 +93,8 @@ async def run_provider(config: ProviderConfig) -> None:
         bridge = await stack.enter_async_context(AsyncioThread("lite servers"))
         chain = await stack.enter_async_context(LiteChain(config.global_config, bridge))
         reach = reach_of(config.listen[0], config.announce_ip, load_global_config(config.global_config).hosts)
-        node = AdnlNode(config.listen, clock=SystemClock(), announce_ip=config.announce_ip, reach=reach)
+        upload = Upload(config.upload_limit, config.upload_limit_per_peer)
+        node = AdnlNode(config.listen, clock=SystemClock(), announce_ip=config.announce_ip, reach=reach, upload=upload)
         fault = parse_fault(store.note("fault") or Fault.NONE)
         nursery = await stack.enter_async_context(trio.open_nursery())
         stop = nursery.cancel_scope.cancel
@@ -135,6 +137,7 @@ def control_handlers(
             "registered": store.note(NOTE) == "yes",
             "fault": str(keeper.fault),
             "space": {"total": keeper.config.space, "left": keeper.space_left()},
+            "limits": {"upload": keeper.config.upload_limit, "upload_per_peer": keeper.config.upload_limit_per_peer},
             "problem": keeper.problem,
             "contracts": keeper.summary(),
         }

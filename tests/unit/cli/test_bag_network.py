@@ -68,6 +68,7 @@ class Tool:
 
     def seeder(self, store: str) -> subprocess.Popen[str]:
         words = ["bag", "seed", "--store", str(self.folder / store), "--global-config", self.config, "--json"]
+        words += ["--upload-limit", "32M", "--upload-limit-per-peer", "16M"]
         return subprocess.Popen([sys.executable, "-m", "tonfs", *words], stdout=subprocess.PIPE, text=True)
 
 
@@ -91,8 +92,9 @@ def test_a_bag_goes_from_one_store_to_another_whole_and_in_part(tool: Tool, phot
     with tool.seeder("one") as seeder:
         try:
             assert seeder.stdout is not None
-            head = [seeder.stdout.readline() for _ in range(9)]  # the whole object, once it serves
-            assert '"tonfs.bag-seed/1"' in head[1]
+            head = json.loads("".join(seeder.stdout.readline() for _ in range(11)))  # once it serves
+            assert head["schema"] == "tonfs.bag-seed/1"
+            assert (head["upload_limit"], head["upload_limit_per_peer"]) == (32 << 20, 16 << 20)
             (mine,) = tool.json("list", store="one")["bags"]
             assert (mine["seeding"], mine["complete"], mine["own_files"]) == (True, True, True)
 
@@ -111,7 +113,7 @@ def test_a_bag_goes_from_one_store_to_another_whole_and_in_part(tool: Tool, phot
             assert tool.code("get", bag, "--to", str(tmp_path / "else"), *net, store="three") == 5
 
             handed = tool.json("seed", bag, store="one")
-            assert (handed["running"], handed["bags"]) == (True, [bag])
+            assert (handed["running"], handed["bags"], handed["upload_limit"]) == (True, [bag], 32 << 20)
             assert tool.json("remove", bag, store="one")["bags"] == [{"bag_id": bag, "deleted": 0}]
             assert tool.json("list", store="one")["bags"] == []
             assert (photos / "a").exists()

@@ -33,7 +33,7 @@ async def _net(kind: str, host: Host) -> AsyncIterator[PeerNet]:
     with tempfile.TemporaryDirectory() as folder:
         async with trio.open_nursery() as nursery:
             path = Path(folder) / "peer.sock"
-            handlers = node_handlers(host.node, host.endpoint, dict)
+            handlers = node_handlers(host.node, host.endpoint, dict, {})
             await nursery.start(lambda task_status: serve(path, handlers, task_status=task_status))
             client = PeerClient(path)
             await nursery.start(client.run)
@@ -171,7 +171,7 @@ async def test_a_restarted_peer_process_is_told_again_what_to_seed(world, autoju
 
             async def process(*, task_status: trio.TaskStatus[None]) -> None:
                 with scope:
-                    await serve(path, node_handlers(host.node, host.endpoint, dict), task_status=task_status)
+                    await serve(path, node_handlers(host.node, host.endpoint, dict, {}), task_status=task_status)
 
             await nursery.start(process)
             client = PeerClient(path)
@@ -208,7 +208,7 @@ async def test_a_restarted_peer_process_is_told_again_what_to_seed(world, autoju
 )
 async def test_wrong_params_are_a_usage_error(world, autojump_clock, method, params):
     host = await world.host("host")
-    handlers = node_handlers(host.node, host.endpoint, dict)
+    handlers = node_handlers(host.node, host.endpoint, dict, {})
     with pytest.raises(UsageError):
         await handlers[method](params)
 

@@ -97,6 +97,8 @@ def test_an_unknown_key_names_the_nearest_one(tmp_path: Path) -> None:
         'network = "moonnet"\n',
         "network = 5\n",
         'network = "mainnet"\n[peer]\npacket_loss = 0.1\n',
+        "[peer]\nupload_limit = -1\n",
+        "[peer]\nupload_limit_per_peer = -1\n",
         "[policy.replica]\nreplicas = 0\n",
         "[policy.replica]\nreplicas = true\n",
         'policy = "x"\n',
