@@ -416,7 +416,7 @@ class RldpLink:
                 del hungry[transfer_id]
             elif outbound.part.source.k > LONG:
                 hungry.move_to_end(transfer_id)
-        congestion.app_limited = not hungry or self._turn_at > now
+        congestion.app_limited = not hungry or now < self._turn_at < NEVER
 
     def _pump_queries(self, room: int, now: float) -> None:
         """Our own queries do not wait until answers may go on."""
