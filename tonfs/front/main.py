@@ -30,11 +30,11 @@ from ..volume import Volume
 from .fetcher import Fetcher
 from .methods import Methods
 from .reports import Reports
+from .timing import COMMIT_INTERVAL, CommitTiming
 from .turn import wait_for_turn
 
 log = get_logger(__name__)
 
-COMMIT_INTERVAL: Final = 0.2
 CACHE_INTERVAL: Final = 10.0
 KEYS_PATIENCE: Final = 0.1
 """Seconds until the S3 door sees that access keys were changed without asking it."""
@@ -185,11 +185,14 @@ class Front:
                 self._stop.set()
 
     async def _commits(self) -> None:
-        """Commit what is pending, five times a second; a full disk is tried again, and said once."""
+        """Commit what is pending, as `CommitTiming` says; a full disk is tried again, and said once."""
+        volume, kernel = self._volume, self._volume.kernel
+        timing = CommitTiming()
         while True:
             await trio.sleep(COMMIT_INTERVAL)
-            if not self._volume.pending and not self._volume.space.low:
+            if not timing.due(volume.pending or volume.space.low, busy=kernel.busy(), sent=kernel.sent):
                 continue
+            kernel.sent = False
             try:
                 await trio.to_thread.run_sync(self._volume.background)
                 self._commit_failed = False

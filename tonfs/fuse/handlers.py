@@ -273,10 +273,6 @@ class Handlers(pyfuse3.Operations):  # type: ignore[misc]  # pyfuse3 is untyped 
 
     # Files ------------------------------------------------------------------------------------------------------
 
-    def has_writers(self) -> bool:
-        """The kernel may hold bytes that programs wrote and we have not seen."""
-        return bool(self._ns.kernel.writers)
-
     def _opened(self, inode: Inode, flags: int) -> Any:
         """The inode is held already."""
         self._opens[inode] = self._opens.get(inode, 0) + 1

@@ -8,7 +8,7 @@ import queue
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -189,13 +189,20 @@ class Mount:
                 nursery.start_soon(self._tune)
                 await nursery.start(self._handlers.disk.run)
                 if not self._options.read_only:
-                    nursery.start_soon(keep_sending, self.point, self._handlers.has_writers)
+                    nursery.start_soon(keep_sending, self.point, self._writers, self._sent)
                 task_status.started()
                 await self._answer()
                 nursery.cancel_scope.cancel()
         finally:
             self.alive = self._kernel.mounted = False
             self._ended.set()
+
+    def _writers(self) -> Iterable[int]:
+        """Files of which the kernel may hold bytes that programs wrote and we have not seen."""
+        return self._kernel.writers
+
+    def _sent(self) -> None:
+        self._kernel.sent = True
 
     async def _answer(self) -> None:
         gate = Gate(self._handlers.suspended)

@@ -1,10 +1,10 @@
 """What every part of the volume stands on: the lock, inodes in memory, changes that wait, and their commit.
 
 Inodes and names that are in use live in memory; the index is asked for others and learns of changes later. Everything
-changed since the last batch waits in `Pending`; every 100 to 200 ms a background call writes it as one transaction
-(it then survives the death of this process) and fsyncs the WAL every second. `commit()` does both at once; all who
-call it meanwhile share one batch and one fsync. Rarely changed tables (extents, segments, xattrs, packs) are changed
-at once by `_sql`, in the transaction that the next batch ends.
+changed since the last batch waits in `Pending`; every 200 to 600 ms a background call writes it as one transaction
+(it then survives the death of this process) and fsyncs the WAL about twice a second. `commit()` does both at once; all
+who call it meanwhile share one batch and one fsync. Rarely changed tables (extents, segments, xattrs, packs) are
+changed at once by `_sql`, in the transaction that the next batch ends.
 
 Locks: `lock` guards memory and is held for the length of a call. `_flushing` is held while a batch is written; a
 batch is taken only by who holds both, and is written without `lock`. Who holds `lock` may wait for `_flushing` (the
@@ -67,7 +67,7 @@ MAX_PENDING: Final = 50_000
 MAX_PENDING_DATA: Final = 16 << 20
 WAL_CHECKPOINT: Final = 8 << 20
 WAL_LIMIT: Final = 64 << 20
-WAL_SYNC_INTERVAL: Final = 0.8
+WAL_SYNC_INTERVAL: Final = 0.5
 
 
 def locked(method: Callable[Concatenate[S, P], R]) -> Callable[Concatenate[S, P], R]:
@@ -581,7 +581,7 @@ class Core:
     def background(self) -> None:
         """Commit what is pending; now and then make it durable, delete doomed files, keep the WAL small. Slow.
 
-        To be called every 100 to 200 ms from one thread. Raises FsError when the disk does not take it.
+        To be called every 200 to 600 ms from one thread. Raises FsError when the disk does not take it.
         """
         with self._maintenance:
             if not self._closed:

@@ -28,5 +28,7 @@ class KernelCache:
         """What the kernel has of this file comes to the volume. Slow; returns at a deadline of a few seconds."""
         self.busy: Callable[[], bool] = _never
         """The mount has answered a request a moment ago. From any thread."""
+        self.sent = False
+        """Bytes came that the kernel may have held for most of a second: they are to be committed soon."""
         self.settle: Callable[[], None] = _nothing
         """Returns when the kernel has forgotten all that `on_change` told it to forget. Slow, with a deadline."""

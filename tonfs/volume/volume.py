@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 class Volume(Pins):
     """Open a volume for this process. Raises Busy when another process has it, NotFound, Damaged.
 
-    The caller must call `background()` every 200 ms from one thread, and `close()` in the end.
+    The caller must call `background()` every 200 to 600 ms from one thread, and `close()` in the end.
     """
 
     def __init__(self, directory: Path, clock: Clock | None = None) -> None:
