@@ -181,7 +181,7 @@ class Congestion:
     def _resize(self, arrived: int, now: float) -> None:
         rate = self._rates[0][1] if self._rates else 0.0
         path = rate * self._min_rtt
-        # The constant part lets a smaller share of a full path grow towards an equal one: the rest follows the rate it has.
+        # The constant part evens out shares of a full path: the rest only follows the rate that each has already.
         lump = FLOOR + rate * LUMP
         if self._startup:
             grown = self._window + (0 if self.app_limited else arrived)
