@@ -34,8 +34,7 @@ def _load_libcrypto() -> Any:
             lib = ctypes.PyDLL(name)  # PyDLL: the GIL stays, a call lasts 1 us
             lib.EVP_CIPHER_CTX_new.restype = ctypes.c_void_p
             lib.EVP_aes_256_ctr.restype = ctypes.c_void_p
-            lib.EVP_EncryptInit_ex.argtypes = [ctypes.c_void_p] * 3 + [ctypes.c_char_p] * 2
-            lib.EVP_EncryptUpdate.argtypes = [ctypes.c_void_p] * 3 + [ctypes.c_char_p, ctypes.c_int]
+            _ = lib.EVP_EncryptInit_ex, lib.EVP_EncryptUpdate
         except (OSError, AttributeError):
             continue
         return lib
@@ -46,19 +45,22 @@ class _Context(threading.local):
     """One EVP context a thread, re-keyed for each packet. Lives as long as its thread; threads here are few."""
 
     def __init__(self, lib: Any) -> None:
-        handle = lib.EVP_CIPHER_CTX_new()
-        if not (handle and lib.EVP_EncryptInit_ex(handle, lib.EVP_aes_256_ctr(), None, bytes(32), bytes(16))):
+        made = lib.EVP_CIPHER_CTX_new()
+        # Pointers are objects of ctypes made once: without prototypes they and `bytes` go through as they are, which is
+        # quicker than converting each argument of each call.
+        handle, cipher = ctypes.c_void_p(made), ctypes.c_void_p(lib.EVP_aes_256_ctr())
+        if not (made and lib.EVP_EncryptInit_ex(handle, cipher, None, bytes(32), bytes(16))):
             raise MemoryError("EVP_CIPHER_CTX")
         self._out = ctypes.create_string_buffer(MAX_DATA)
         self._length = ctypes.c_int()
-        init, update, string_at = lib.EVP_EncryptInit_ex, lib.EVP_EncryptUpdate, ctypes.string_at
-        out, length = ctypes.addressof(self._out), ctypes.addressof(self._length)
+        init, update, written = lib.EVP_EncryptInit_ex, lib.EVP_EncryptUpdate, memoryview(self._out).cast("B")
+        out, length = ctypes.c_void_p(ctypes.addressof(self._out)), ctypes.c_void_p(ctypes.addressof(self._length))
 
         def crypt(key: bytes, iv: bytes, data: bytes) -> bytes:
             size = len(data)
             if init(handle, None, None, key, iv) != 1 or update(handle, out, length, data, size) != 1:
                 raise RuntimeError("libcrypto refused to encrypt")
-            return string_at(out, size)
+            return written[:size].tobytes()
 
         self.crypt: Crypt = crypt
 

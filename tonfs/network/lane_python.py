@@ -37,8 +37,8 @@ _PART: Final = 840
 _SEQNOS = struct.Struct("<qq")
 _U32 = struct.Struct("<I")
 _CONFIRM = struct.Struct("<I32s4sIII")
-_NUMBERS = struct.Struct("<88xI772xqqB7x").unpack
-"""Of a usual symbol's packet: symbol number, seqno, confirm_seqno, length of rand2."""
+_NUMBERS = struct.Struct("<88xII768xqqB7x").unpack
+"""Of a usual symbol's packet: symbol number, length field of the symbol, seqno, confirm_seqno, length of rand2."""
 _NEEDED: Final = 0x4 | 0x40 | 0x80
 """packetContents flags: one message, seqno, confirm_seqno. Two versions and two dates may be there besides."""
 _VERSION, _PRIORITY, _REINIT = 0x100, 0x200, 0x400
@@ -50,7 +50,8 @@ _FLAGS: Final = _U32.pack(_NEEDED)
 _START: Final = _PACKET_ID + b"\x07"
 _CUSTOM_HEAD: Final = _FLAGS + _CUSTOM_ID
 _PART_HEAD: Final = _CUSTOM_HEAD + _U32.pack(0xFE | _PART << 8)
-_SYMBOL_LENGTH: Final = _U32.pack(0xFE | SYMBOL << 8)
+_SYMBOL_LENGTH: Final = 0xFE | SYMBOL << 8
+_SYMBOL_PREFIX: Final = _U32.pack(_SYMBOL_LENGTH)
 _USUAL_HEAD: Final = _PART_HEAD + _PART_ID
 
 
@@ -110,15 +111,26 @@ class PythonSink:
         self.received += 1
         return 1 if self.sources == self.k or self.received >= self.stop_at else 0
 
-    def put_next(self, esi: int, symbol: bytes) -> int:
-        """`put` for the source symbol that follows the highest one so far."""
-        self.max_seqno = esi + 1
-        self.mask = (self.mask << 1 | 1) & 0xFFFFFFFF
-        self.unconfirmed += 1
-        self._seen[esi] = 1
-        self._data[768 * esi : 768 * esi + 768] = symbol
-        self.sources += 1
-        self.received += 1
+    @property
+    def ahead(self) -> int:
+        """So many source symbols may follow the highest one so far before somebody must look at the sink; 0: there are
+        no more."""
+        if self.max_seqno >= self.k:
+            return 0
+        unconfirmed = max(self.unconfirmed, self.max_seqno - self._confirmed)
+        room = min(self.k - self.max_seqno, self.k - self.sources, self.stop_at - self.received)
+        return max(1, min(room, CONFIRM_EVERY - unconfirmed))
+
+    def put_next(self, symbols: list[bytes]) -> int:
+        """`put` for the source symbols that follow the highest one so far, at most `ahead` of them."""
+        first, count = self.max_seqno, len(symbols)
+        self.max_seqno += count
+        self.mask = (self.mask << count | (1 << count) - 1) & 0xFFFFFFFF
+        self.unconfirmed += count
+        self._seen[first : first + count] = b"\1" * count
+        self._data[SYMBOL * first : SYMBOL * (first + count)] = b"".join(symbols)
+        self.sources += count
+        self.received += count
         return 1 if self.sources == self.k or self.received >= self.stop_at else 0
 
     @property
@@ -258,7 +270,7 @@ class PythonLane:
             _START,
             _PART_HEAD + head,
         )
-        seqno, in_seqno, at, symbol_length = self.out_seqno, self.in_seqno, 0, _SYMBOL_LENGTH
+        seqno, in_seqno, at, symbol_length = self.out_seqno, self.in_seqno, 0, _SYMBOL_PREFIX
         for esi in range(first, first + count):
             seqno += 1
             symbol = source[offset : offset + 768]
@@ -318,40 +330,63 @@ class PythonLane:
         """Datagrams of usual symbols that come in order, put into their sinks; then as `_open_one` for the next."""
         batch, here, last = run.batch, run.here, run.stop - PART_DATAGRAM
         key1, key2, sha, code = self._in_key[:16], self._in_key[20:], sha256, unchecked()
-        usual, symbol_length, start = _USUAL_HEAD, _SYMBOL_LENGTH, _START
-        numbers, in_id, sinks, out_seqno = _NUMBERS, self._in_id, self._sinks, self.out_seqno
-        while here <= last and batch.startswith(in_id, here) and not run.full:
+        start, numbers, in_id, out_seqno = _START, _NUMBERS, self._in_id, self.out_seqno
+        symbols: list[bytes] = []  # those in a row that `_put` was not told of; `esi` and `seqno` are the next one's
+        sink, head, ahead, esi, seqno, full = None, b"", 0, 0, self.in_seqno + 1, run.full
+        while here <= last and batch.startswith(in_id, here) and not full:
             digest = batch[here + 32 : here + 64]
             plain = code(key1 + digest[16:], digest[:4] + key2, batch[here + 64 : here + 952])
             here += 952
             if sha(plain).digest() != digest:
                 run.bad += 1
                 continue
-            # One comparison for all that is constant, one look-up for all that names the part.
-            sink = sinks.get(plain[28:88]) if plain[12:28] == usual and plain.startswith(start) else None
-            esi, seqno, confirm, tail = numbers(plain)
+            # One comparison for all that is constant in a train: flags, constructors, and all that names the part.
+            if plain[12:88] != head:
+                self._put(run, sink, symbols)
+                sink = self._sinks.get(plain[28:88]) if plain[12:28] == _USUAL_HEAD else None
+                if sink is not None:
+                    head, ahead, esi = plain[12:88], sink.ahead, sink.max_seqno
+            number, length, packet, confirm, tail = numbers(plain)
             if (
                 sink is None
-                or not esi == sink.max_seqno < sink.k
-                or seqno != self.in_seqno + 1
+                or not ahead
+                or number != esi
+                or packet != seqno
                 or not 0 <= confirm <= out_seqno
+                or length != _SYMBOL_LENGTH
                 or tail != 7
-                or plain[92:96] != symbol_length
+                or not plain.startswith(start)
             ):
+                self._put(run, sink, symbols)
                 run.here = here
                 return plain
-            self.in_seqno = seqno
-            self._in_mask = (self._in_mask << 1 | 1) & _WINDOW
-            run.accepted += 1
-            run.touched[sink.key] = sink
-            if sink.put_next(esi, plain[96:864]):
-                run.kind, run.done = Kind.DONE, sink
-                run.here = here
-                return None
-            if sink.due:
-                run.sealed.append(self.seal_custom(sink.confirm(), run.take_noise()))
+            symbols.append(plain[96:864])
+            esi += 1
+            seqno += 1
+            if len(symbols) == ahead:
+                self._put(run, sink, symbols)
+                if run.kind is not None:
+                    run.here = here
+                    return None
+                ahead, full = sink.ahead, run.full
+        self._put(run, sink, symbols)
         run.here = here
         return self._open_one(run)
+
+    def _put(self, run: _Run, sink: PythonSink | None, symbols: list[bytes]) -> None:
+        """Symbols that came in a row, in packets in a row."""
+        count = len(symbols)
+        if sink is None or not count:
+            return
+        self.in_seqno += count
+        self._in_mask = (self._in_mask << count | (1 << count) - 1) & _WINDOW
+        run.accepted += count
+        run.touched[sink.key] = sink
+        if sink.put_next(symbols):
+            run.kind, run.done = Kind.DONE, sink
+        elif sink.due:
+            run.sealed.append(self.seal_custom(sink.confirm(), run.take_noise()))
+        symbols.clear()
 
     def _take(self, run: _Run, plain: bytes) -> None:
         """A packet that may hold anything."""
@@ -370,7 +405,7 @@ class PythonLane:
             run.acks[custom[:40]] = custom
             return
         sink = None
-        if tag == _PART_ID and len(custom) == _PART and custom[68:72] == _SYMBOL_LENGTH:
+        if tag == _PART_ID and len(custom) == _PART and custom[68:72] == _SYMBOL_PREFIX:
             sink = self._sinks.get(custom[4:64])
         esi = int.from_bytes(custom[64:68], "little")
         if sink is None or esi >= MAX_ESI:

@@ -476,6 +476,62 @@ def test_both_open_any_datagrams_alike(stream: list[bytes], watched: int, step: 
 
 
 @BOTH
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(
+    turns=st.lists(st.tuples(st.integers(0, 3), st.integers(1, 70)), min_size=1, max_size=8),
+    trouble=st.sampled_from([0.0, 0.01, 0.1]),
+    noises=st.integers(1, 4),
+    seed=st.integers(0, 1 << 32),
+)
+def test_both_open_trains_of_symbols_alike(
+    turns: list[tuple[int, int]], trouble: float, noises: int, seed: int
+) -> None:
+    """Symbols in a row, of one part or several in turn, and what may happen to them on the way."""
+    rng = random.Random(seed)
+    keys = [bytes((n,)) * 32 for n in range(len(PARTS))]
+    sender = lanes(PythonLane)[0]
+    datagrams, following = [], [0] * len(PARTS)
+    for part, count in turns:
+        data, first = PARTS[part], following[part]
+        left = max(0, min(count, -(-len(data) // 768) + 5 - first))
+        following[part] += left
+        sealed = bytes(sender.seal_parts(head_of(data, keys[part]), data, 768 * first, first, left, bytes(14 * left)))
+        datagrams += [sealed[at : at + 952] for at in range(0, len(sealed), 952)]
+    stream = []
+    for datagram in datagrams:
+        roll = rng.random() / trouble if trouble else 9.0
+        if roll < 0.5:
+            continue
+        if roll < 1:
+            stream.insert(rng.randrange(len(stream) + 1), datagram)
+        stream.append(bytes((datagram[0], *rng.randbytes(1))) + datagram[2:] if 1 <= roll < 1.1 else datagram)
+        if 1.1 <= roll < 1.3:
+            stream[-1] = datagram[:70] + rng.randbytes(1) + datagram[71:]
+    ends: list[tuple[Lane, list[Sink], dict[int, int]]] = []
+    for make_lane, make_sink in IMPLEMENTATIONS:
+        lane = lanes(make_lane)[1]
+        sinks = [make_sink(key_of(data, key), -(-len(data) // 768)) for data, key in zip(PARTS, keys, strict=True)]
+        for sink in sinks[seed % 2 :]:
+            lane.watch(sink)
+        sinks[-1].stop_at = seed % 3
+        ends.append((lane, sinks, {id(sink): n for n, sink in enumerate(sinks)}))
+    buffer, at = bytearray(b"".join(stream)), 0
+    while at < len(buffer):
+        one, two = (lane.open(buffer, at, len(buffer), 952, bytes(14 * noises)) for lane, _, _ in ends)
+        assert state(one, ends[0][2]) == state(two, ends[1][2])
+        for opened, (lane, _, _) in zip((one, two), ends, strict=True):
+            if opened.done is not None and opened.done.sources == opened.done.k:
+                lane.unwatch(opened.done)
+        at = one.next + (952 if one.kind is Kind.STRAY else 0)
+    for first, second in zip(ends[0][1], ends[1][1], strict=True):
+        assert first.symbols() == second.symbols()
+        assert (first.unconfirmed, first.due, first.confirm()) == (second.unconfirmed, second.due, second.confirm())
+    assert ends[0][0].in_seqno == ends[1][0].in_seqno
+    for seqno in range(ends[0][0].in_seqno, ends[0][0].in_seqno - 256, -1):  # the same ones were seen
+        assert ends[0][0].accept(seqno, 0) == ends[1][0].accept(seqno, 0)
+
+
+@BOTH
 @settings(max_examples=100, deadline=None, derandomize=True)
 @given(st.lists(st.tuples(st.integers(-5, 600), st.integers(-1, 20)), max_size=80), st.integers(0, 15))
 def test_both_accept_the_same_numbers(numbers: list[tuple[int, int]], sent: int) -> None:
