@@ -513,7 +513,7 @@ def test_both_open_trains_of_symbols_alike(
         sinks = [make_sink(key_of(data, key), -(-len(data) // 768)) for data, key in zip(PARTS, keys, strict=True)]
         for sink in sinks[seed % 2 :]:
             lane.watch(sink)
-        sinks[-1].stop_at = seed % 3
+        sinks[1].stop_at, sinks[2].stop_at = seed % 40, seed % 200
         ends.append((lane, sinks, {id(sink): n for n, sink in enumerate(sinks)}))
     buffer, at = bytearray(b"".join(stream)), 0
     while at < len(buffer):
