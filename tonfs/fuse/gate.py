@@ -5,11 +5,11 @@ through trio's scheduler and epoll each time, which is most of what a small requ
 pyfuse3 looks `trio` up in its own module whenever it needs it; `install` puts a stand-in there:
 
 * `Lock` becomes a gate. Entering it when it is open costs nothing, leaving it wakes nobody.
-* `wait_readable` asks the kernel first (`poll`). Where the kernel runs program and server on one processor, one after the
-  other, the next request is there by then. Where each has its own, it comes within a few microseconds, and asking again
-  for `SPIN` seconds costs less than going to sleep and being woken, much less in a virtual machine. A longer gap, as
-  programs have that also compute, is slept through in `poll`, with the interpreter let go. Only when nothing comes for
-  `PATIENCE`, or when other tasks are due their turn, does it go through the scheduler.
+* `wait_readable` asks the kernel first (`poll`). Where the kernel runs program and server on one processor, one after
+  the other, the next request is there by then. Where each has its own, it comes within a few microseconds, and asking
+  again for `SPIN` seconds costs less than to go to sleep and be woken, much less in a virtual machine. A longer gap,
+  as programs have that also compute, is slept through in `poll`, with the interpreter let go. Only when nothing comes
+  for `PATIENCE`, or when other tasks are due their turn, does it go through the scheduler.
 * When a handler suspends (a thread, the network), another worker must take over reading: an instrument looks after
   every step of a task whether the gate stands open, and wakes one that waits before it.
 """
