@@ -1,8 +1,8 @@
 """xfstests' quick group, where somebody built it: `make interop SUITES=DIR ONLY=xfstests`, the tree in DIR/xfstests.
 
 It runs as root in a mount name space of its own, which has what the suite wants of a machine and nobody else sees: the
-mount helper in /sbin, three users, two volumes. What fails, and why it may, is `EXPECTED` and docs/posix.md. Other tests are
-chosen by XFSTESTS="generic/013 generic/091"; XFSTESTS_KEEP=DIR keeps what the suite wrote.
+mount helper in /sbin, three users, two volumes. What fails, and why it may, is `EXPECTED` and docs/posix.md.
+XFSTESTS="generic/013 generic/091" chooses other tests; XFSTESTS_KEEP=DIR keeps what the suite wrote.
 """
 
 from __future__ import annotations
