@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import itertools
 import mmap
 import os
 import shutil
@@ -109,6 +110,23 @@ def test_attributes_beside_the_data(mnt: Path) -> None:
     refused(errno.EOPNOTSUPP, lambda: os.setxattr(path, "system.posix_acl_access", b"\2\0\0\0"))
     assert os.getxattr(path, "user.tonfs.state") == b"empty"
     refused(errno.EPERM, lambda: os.setxattr(path, "user.tonfs.state", b"x"))
+
+
+def test_a_listing_ends_though_everything_in_it_is_renamed(mnt: Path) -> None:
+    """More names than fit one reply; each is met once, also from the start again."""
+    for number in range(1000):
+        (mnt / f"file-{number}").touch()
+    met = 0
+    with os.scandir(mnt) as entries:
+        for entry in itertools.islice(entries, 3000):
+            os.rename(entry.path, mnt / f"renamed-{entry.name}")
+            met += 1
+    assert met == 1000
+    root = os.open(mnt, os.O_RDONLY)
+    assert len(os.listdir(root)) == 1000
+    (mnt / "new").touch()
+    assert len(os.listdir(root)) == 1001, "a listing that is rewound shows what is new"
+    os.close(root)
 
 
 @pytest.mark.skipif(Path("/sys/fs/selinux").exists(), reason="SELinux answers itself")

@@ -1,4 +1,4 @@
-"""Kernel requests -> Namespace calls. One method a request; the file handle is the inode number.
+"""Kernel requests -> Namespace calls. One method a request; the handle of an open file is the inode number.
 
 What is asked for thousands of times a second costs no thread, no copy and no new object: replies are the entries that
 live with the inodes, changed in place, and bytes of a buffer that is used again once the reply is sent.
@@ -12,7 +12,7 @@ import contextlib
 import errno
 import os
 import stat
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import Any, Final
 
 import pyfuse3
@@ -70,6 +70,10 @@ class Handlers(pyfuse3.Operations):  # type: ignore[misc]  # pyfuse3 is untyped 
         """Requests that may wait and have not been answered."""
         self._opens: dict[Inode, int] = {}
         """How often each file is open."""
+        self._listings: dict[int, tuple[Inode, int]] = {}
+        """Handles of directories -> the directory; the cookie that a listing ends before. Or a program that renames
+        what it meets would meet it again, without end."""
+        self._last_listing = 0
         self._shown_bits = ~(0 if options.umask is None else options.umask)
         self._uid, self._gid = options.uid, options.gid
         self.disk = DiskSync()
@@ -394,45 +398,56 @@ class Handlers(pyfuse3.Operations):  # type: ignore[misc]  # pyfuse3 is untyped 
             return inode
         self._ns.live(Inode(inode))
         self._ns.hold(Inode(inode))
-        return inode
+        self._last_listing += 1
+        self._listings[self._last_listing] = (Inode(inode), self._ns.next_cookie)
+        return self._last_listing
 
     @answer
     def readdir(self, fh: int, start_id: int, token: Any) -> None:
         if fh >= VIRTUAL:
             self._tree().readdir(fh, start_id, token)
             return
-        inode = Inode(fh)
+        inode, end = self._listings[fh]
         here = self._ns.live(inode)
         if here.nlink == 0:
             return
+        if start_id == 0:  # rewound
+            end = self._ns.next_cookie
+            self._listings[fh] = (inode, end)
         if start_id < 1 and not pyfuse3.readdir_reply(token, b".", self._entry(here), 1):
             return
         if start_id < FIRST_COOKIE:
             above = self._ns.peek(inode, b"..") or here
             if not pyfuse3.readdir_reply(token, b"..", self._entry(above), FIRST_COOKIE):
                 return
-        after, batch, taken = max(start_id, FIRST_COOKIE), self._room + 1, 0
-        while entries := self._ns.list_live(inode, after, batch):
-            for name, cookie, node in entries:
-                if not pyfuse3.readdir_reply(token, name, self._entry(node), cookie):
-                    self._room = max(taken, FIRST_BATCH)
-                    return
-                self._ns.hold(node.inode)
-                after = cookie
-                taken += 1
-            batch = LIST_BATCH
+        taken = 0
+        for name, cookie, node in self._listed(inode, max(start_id, FIRST_COOKIE), end):
+            if not pyfuse3.readdir_reply(token, name, self._entry(node), cookie):
+                self._room = max(taken, FIRST_BATCH)
+                return
+            self._ns.hold(node.inode)
+            taken += 1
         if self._options.show_control and inode == ROOT and start_id < LAST_COOKIE and self._virtual is not None:
             pyfuse3.readdir_reply(token, NAME, self._virtual.top(), LAST_COOKIE)
+
+    def _listed(self, inode: Inode, after: int, end: int) -> Iterator[tuple[bytes, int, Live]]:
+        batch = self._room + 1
+        while entries := self._ns.list_live(inode, after, batch):
+            for entry in entries:
+                if entry[1] >= end:
+                    return
+                yield entry
+            after, batch = entries[-1][1], LIST_BATCH
 
     @silent
     async def releasedir(self, fh: int) -> None:
         if fh < VIRTUAL:
-            self._ns.drop(Inode(fh))
+            self._ns.drop(self._listings.pop(fh)[0])
 
     @handler
     async def fsyncdir(self, fh: int, datasync: bool) -> None:
         if fh < VIRTUAL:
-            await self._sync(Inode(fh), False)
+            await self._sync(self._listings[fh][0], False)
 
     @answer
     def statfs(self, ctx: Any) -> Any:

@@ -327,6 +327,11 @@ class Namespace(Protocol):
         """As `create` and `mkdir` (type bits in `mode`; not for symlinks), held `hold` times."""
         ...
 
+    @property
+    def next_cookie(self) -> int:
+        """Names that are made (or renamed) from now on have at least this cookie."""
+        ...
+
     def list_live(self, inode: Inode, after: int, limit: int) -> Sequence[tuple[bytes, int, Live]]:
         """As `list_dir`: (name, cookie, inode)."""
         ...

@@ -247,10 +247,13 @@ class Core:
             and inode not in self._trimming
         )
 
+    def _kept_too_much(self) -> bool:
+        return len(self._nodes) > NODE_CACHE or self._names_kept > NAME_CACHE or self._data_kept > DATA_CACHE
+
     def _shrink_cache(self) -> None:
         """Only between operations: two objects for one inode must never exist. Those asked for lately stay."""
         self._settle()
-        if not (len(self._nodes) > NODE_CACHE or self._names_kept > NAME_CACHE or self._data_kept > DATA_CACHE):
+        if not self._kept_too_much():
             return
         kept: list[Node] = []
         room = NODE_CACHE // 2
@@ -576,7 +579,7 @@ class Core:
     @property
     def pending(self) -> bool:
         """Something waits for `background`."""
-        return self._gen != self._durable or bool(self._dooming or self._trimming)
+        return self._gen != self._durable or bool(self._dooming or self._trimming) or self._kept_too_much()
 
     def background(self) -> None:
         """Commit what is pending; now and then make it durable, delete doomed files, keep the WAL small. Slow.

@@ -244,6 +244,11 @@ class Names(Core):
                 self._attr(node)
         return node
 
+    @property
+    def next_cookie(self) -> int:
+        """See `Namespace.next_cookie`."""
+        return self._next_cookie
+
     def list_live(self, inode: Inode, after: int, limit: int) -> list[tuple[bytes, int, Node]]:
         """See `Namespace.list_live`."""
         with self.lock:

@@ -79,6 +79,21 @@ def test_after_a_crash_a_large_directory_is_listed_without_keeping_its_inodes(
     copy.close()
 
 
+def test_reading_alone_makes_the_cache_shrink(volume: Volume, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A walk over a million files changes nothing, and must not keep them all."""
+    for number in range(50):
+        new(volume, b"%d" % number)
+    volume.commit()
+    volume.background()
+    assert not volume.pending
+    monkeypatch.setattr("tonfs.volume.core.NODE_CACHE", 10)
+    assert len(volume.list_live(ROOT, 0, 100)) == 50
+    assert volume.pending, "the front must call background()"
+    volume.background()
+    assert len(volume._nodes) <= 10
+    assert not volume.pending
+
+
 def test_after_a_crash_unpacked_files_get_versions_nobody_saw(volume: Volume, tmp_path: Path) -> None:
     inode = new(volume, b"f").inode
     volume.write(inode, 0, b"abc")
