@@ -420,13 +420,11 @@ class Handlers(pyfuse3.Operations):  # type: ignore[misc]  # pyfuse3 is untyped 
             above = self._ns.peek(inode, b"..") or here
             if not pyfuse3.readdir_reply(token, b"..", self._entry(above), FIRST_COOKIE):
                 return
-        taken = 0
-        for name, cookie, node in self._listed(inode, max(start_id, FIRST_COOKIE), end):
+        for taken, (name, cookie, node) in enumerate(self._listed(inode, max(start_id, FIRST_COOKIE), end)):
             if not pyfuse3.readdir_reply(token, name, self._entry(node), cookie):
                 self._room = max(taken, FIRST_BATCH)
                 return
             self._ns.hold(node.inode)
-            taken += 1
         if self._options.show_control and inode == ROOT and start_id < LAST_COOKIE and self._virtual is not None:
             pyfuse3.readdir_reply(token, NAME, self._virtual.top(), LAST_COOKIE)
 
