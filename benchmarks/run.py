@@ -25,6 +25,7 @@ RUNS = (
         ["network_loopback.py", "--megabytes", "64", "--json", str(HERE / "out" / "network.json")],
     ),
     ("storage: a bag between two peer processes", ["storage_loopback.py", "--size", "64"]),
+    ("storage: 1 to 8 peers, 1 to 100 bags", ["storage_loopback.py", "--size", "64", "--table"]),
     ("storage: memory of a peer that serves 1000 bags", ["storage_loopback.py", "--size", "16", "--bags", "1000"]),
     (
         "storage: beside tonutils-storage, over paths that lose, delay and shape",

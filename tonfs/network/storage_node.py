@@ -109,6 +109,8 @@ class StorageNode:
         self._swarms: dict[BagId, Swarm] = {}
         self._by_overlay: dict[bytes, Swarm] = {}
         self._stamps: dict[BagId, tuple[tuple[int, int], ...]] = {}
+        self._opening: set[BagId] = set()
+        """Bags that somebody opens now; nothing is wanted of them yet."""
         self._nursery: trio.Nursery | None = None
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -155,7 +157,11 @@ class StorageNode:
             self._by_overlay[swarm.overlay] = swarm
             self._stored.add(stored)
             self._stamps[bag_id] = _stamp(directory)
-            await self._nursery.start(self._run_swarm, swarm)
+            self._opening.add(bag_id)
+            try:
+                await self._nursery.start(self._run_swarm, swarm)
+            finally:
+                self._opening.discard(bag_id)
         elif swarm.idle:
             if _stamp(directory) != self._stamps.get(bag_id):
                 stored = self._load(bag_id, directory, make=make)
@@ -197,7 +203,7 @@ class StorageNode:
 
     def _sweep(self) -> None:
         for swarm in list(self._swarms.values()):
-            if swarm.expendable:
+            if swarm.expendable and swarm.bag_id not in self._opening:
                 self._close(swarm)
             else:
                 swarm.sweep()

@@ -21,6 +21,8 @@ from tonfs.errors import (
 )
 from tonfs.network import overlay, storage_tl
 from tonfs.network.api import PieceOutcome
+from tonfs.network.storage_node import SWEEP_EVERY
+from tonfs.network.storage_swarm import LINGER, Swarm
 
 
 @pytest.fixture
@@ -38,6 +40,24 @@ async def test_a_bag_is_fetched_whole_and_its_files_are_equal(world, autojump_cl
     assert reader.content() == world.data
     assert set(seeder.source.asked.values()) == {1}
     assert trio.current_time() < 5
+
+
+async def test_a_bag_that_is_just_being_opened_is_not_swept_away(world, autojump_clock, monkeypatch):
+    """The sweep of bags that nobody needs may fall between the opening of a bag and the fetch that wants it."""
+    bag = world.make_bag()
+    await world.seeder("seeder", bag)
+    reader = await world.host("reader")
+    run = Swarm.run
+
+    async def sweep_and_run(swarm, *, task_status):
+        reader.node._sweep()
+        await run(swarm, task_status=task_status)
+
+    monkeypatch.setattr(Swarm, "run", sweep_and_run)
+    report = await reader.node.fetch(bag.info.bag_id, reader.directory, None, timeout=60)
+    assert report.have == bag.info.pieces
+    await trio.sleep(LINGER + 2 * SWEEP_EVERY)
+    assert reader.node.bags() == []
 
 
 async def test_only_the_pieces_asked_for_and_the_header_are_fetched(world, autojump_clock):
