@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import subprocess
@@ -18,11 +19,12 @@ SERVER = """
 import sqlite3, sys, trio
 from pathlib import Path
 from tonfs import log
+from tonfs.errors import FsError
 from tonfs.fuse import Mount, MountOptions
 from tonfs.volume import Volume
 
 class Faulty:
-    '''A volume that raises what nobody expects in the method named in the file `fault`.'''
+    '''A volume that raises what nobody expects, or an errno, in the method named in the file `fault`.'''
 
     def __init__(self, volume, fault):
         self._volume, self._fault = volume, fault
@@ -33,7 +35,10 @@ class Faulty:
             return real
 
         def call(*args, **kwargs):
-            if self._fault.exists() and self._fault.read_text() == name:
+            fault = self._fault.read_text().split() if self._fault.exists() else []
+            if fault[:1] == [name]:
+                if len(fault) > 1:
+                    raise FsError('injected', int(fault[1]))
                 raise sqlite3.OperationalError('injected') if len(name) % 2 else ZeroDivisionError('injected')
             return real(*args, **kwargs)
 
@@ -165,3 +170,27 @@ def test_forget_and_release_cannot_report_and_are_only_logged(faulty: Faulty) ->
     (faulty.base / "fault").unlink()
     (faulty.point / "file").write_bytes(b"again")
     assert (faulty.point / "file").read_bytes() == b"again"
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+def test_what_the_disk_below_says_reaches_fsync_as_it_is(faulty: Faulty, number: int) -> None:
+    """The kernel has taken the bytes by then. Of a close it tells ENOSPC, and EIO for anything else."""
+    file = faulty.point / "file"
+    file.touch()
+    (faulty.base / "fault").write_text(f"write {number}", encoding="ascii")
+    fd = os.open(file, os.O_RDWR)
+    os.write(fd, b"x" * 5000)
+    with pytest.raises(OSError, match=os.strerror(number)):
+        os.fsync(fd)
+    with contextlib.suppress(OSError):
+        os.close(fd)
+    fd = os.open(file, os.O_RDWR)
+    os.write(fd, b"x" * 5000)
+    with pytest.raises(OSError, match=os.strerror(errno.ENOSPC if number == errno.ENOSPC else errno.EIO)):
+        os.close(fd)
+    (faulty.base / "fault").write_text(f"make {number}", encoding="ascii")
+    with pytest.raises(OSError, match=os.strerror(number)):
+        (faulty.point / "new").touch()
+    (faulty.base / "fault").unlink()
+    file.write_bytes(b"there is room again")
+    assert file.read_bytes() == b"there is room again"

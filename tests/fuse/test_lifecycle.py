@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import shutil
 import signal
 import subprocess
 import threading
@@ -309,6 +310,69 @@ def test_a_full_disk_is_an_error_and_the_volume_stays_whole(small_disk: Path) ->
         stage.start()
         assert sorted(os.listdir(stage.point)) == ["after", "kept"]
         assert (stage.point / "after").read_bytes() == b"a" * 1_000_000
+    finally:
+        stage.end()
+
+
+@pytest.fixture
+def limited_disk(root_and_fuse: None, tmp_path: Path) -> Iterator[Path]:
+    """A subvolume of btrfs with a quota, which holds for root as well."""
+    if shutil.which("mkfs.btrfs") is None:
+        pytest.skip("needs btrfs-progs")
+    image, disk = tmp_path / "image", tmp_path / "disk"
+    disk.mkdir()
+    with image.open("wb") as stream:
+        stream.truncate(256 << 20)
+    run("mkfs.btrfs", "-q", str(image))
+    mounted = subprocess.run(
+        ["mount", "-o", "loop", str(image), str(disk)], capture_output=True, text=True, check=False
+    )
+    if mounted.returncode != 0:
+        pytest.skip(f"btrfs cannot be mounted here: {mounted.stderr}")
+    try:
+        run("btrfs", "subvolume", "create", str(disk / "limited"))
+        run("btrfs", "quota", "enable", str(disk))
+        run("btrfs", "qgroup", "limit", "32M", str(disk / "limited"))
+        yield disk / "limited"
+    finally:
+        subprocess.run(["umount", "-l", str(disk)], check=False)
+
+
+def test_a_quota_of_the_disk_below_is_told_as_such_and_the_volume_stays_whole(limited_disk: Path) -> None:
+    stage = Mounted(limited_disk)
+    stage.start()
+    try:
+        (stage.point / "kept").write_bytes(b"k" * 1_000_000)
+
+        def fill() -> None:
+            fd = os.open(stage.point / "big", os.O_CREAT | os.O_WRONLY)
+            try:
+                for _ in range(60):
+                    os.write(fd, os.urandom(1 << 20))
+                os.fsync(fd)
+            finally:
+                with contextlib.suppress(OSError):  # says it again
+                    os.close(fd)
+
+        refused(errno.EDQUOT, fill)
+        refused(errno.EDQUOT, lambda: [(stage.point / f"x{n}").mkdir() for n in range(10)])
+        assert (stage.point / "kept").read_bytes() == b"k" * 1_000_000
+        os.unlink(stage.point / "big")
+
+        def has_room() -> bool:
+            stage.call("commit")
+            run("sync", "-f", str(limited_disk))  # btrfs counts what is free when it writes
+            try:
+                (stage.point / "after").write_bytes(b"a" * 1_000_000)
+            except OSError:
+                return False
+            return True
+
+        until(has_room)
+        stage.stop()
+        stage.start()
+        assert (stage.point / "after").read_bytes() == b"a" * 1_000_000
+        assert (stage.point / "kept").read_bytes() == b"k" * 1_000_000
     finally:
         stage.end()
 

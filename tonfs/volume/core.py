@@ -43,7 +43,7 @@ from .folder import MAX_WHOLE, Folder
 from .kernel import KernelCache
 from .node import COLUMNS, Node
 from .schema import DIRTY
-from .space import SpaceGuard, no_space
+from .space import FULL, SpaceGuard, no_space
 from .writeback import Batch, Pending
 
 log = get_logger(__name__)
@@ -194,8 +194,8 @@ class Core:
 
     def _os_error(self, exc: OSError) -> TonfsError:
         number = exc.errno or 5
-        if number in (28, 122):  # ENOSPC, EDQUOT: make room for the index at once
-            self.space.exhausted()
+        if number in FULL:  # make room for the index at once
+            self.space.exhausted(number)
         return FsError(f"{os.strerror(number)}: {exc.filename or 'content'}", number)
 
     # Inodes -----------------------------------------------------------------------------------------------------
@@ -455,19 +455,30 @@ class Core:
 
     def _write(self, batch: Batch) -> None:
         """Into the index. Only `_flushing` is held (or both). What goes wrong is told by `_settle`."""
+        batch.failure = self._try_to_write(batch)
+        if isinstance(batch.failure, sqlite3.Error) and self.space.made_room():
+            batch.failure = self._try_to_write(batch, batch.ops)
+        batch.written = True
+
+    def _try_to_write(
+        self, batch: Batch, again: Iterable[tuple[str, tuple[Any, ...]]] = ()
+    ) -> sqlite3.Error | OSError | None:
+        """`again`: what was in the transaction that failed."""
         db = self.db
         try:
             self.space.before_commit()
             if not db.in_transaction:
                 db.execute("BEGIN IMMEDIATE")
+            for statement, values in again:
+                db.execute(statement, values)
             batch.write(db)
             db.execute("COMMIT")
         except (sqlite3.Error, OSError) as exc:
-            batch.failure = exc
             with contextlib.suppress(sqlite3.Error):
                 if db.in_transaction:
                     db.execute("ROLLBACK")
-        batch.written = True
+            return exc
+        return None
 
     def _settle(self) -> None:
         """Let go of a batch that was written; after a failure all of it waits again. `lock` is held."""
@@ -499,6 +510,8 @@ class Core:
         if isinstance(batch.failure, OSError):
             raise self._os_error(batch.failure) from batch.failure
         if batch.failure is not None:
+            if self.space.low and not isinstance(index_error(batch.failure), Damaged):
+                raise no_space(self.space.number) from batch.failure  # of a quota SQLite says only "disk I/O error"
             raise index_error(batch.failure) from batch.failure
 
     def _commit_locked(self) -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import errno
 import os
+import sqlite3
 
 import pytest
 
@@ -147,3 +148,72 @@ def test_a_write_that_meets_the_end_of_the_disk_says_so(volume: Volume, monkeypa
     volume.background()
     assert not volume.space.low, "there is room again"
     volume.write(inode, 0, b"z")
+
+
+class Refusing:
+    """A connection whose next COMMIT fails, as SQLite tells of a disk that takes no more because of a quota."""
+
+    def __init__(self, real: sqlite3.Connection) -> None:
+        self._real, self.refused = real, 0
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._real, name)
+
+    def execute(self, statement: str, *values: object) -> sqlite3.Cursor:
+        if statement == "COMMIT" and not self.refused:
+            self.refused = 1
+            raise sqlite3.OperationalError("disk I/O error")
+        return self._real.execute(statement, *values)
+
+
+@pytest.fixture
+def quota(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The file system below has room, but nothing more for us."""
+
+    def refuse(*_args: object) -> None:
+        raise OSError(errno.EDQUOT, "Disk quota exceeded")
+
+    monkeypatch.setattr("tonfs.volume.space.os.posix_fallocate", refuse)
+
+
+def test_a_quota_that_a_write_meets_is_told_as_such_until_there_is_room(
+    volume: Volume, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
+    inode = new(volume, b"f").inode
+    volume.write(inode, 0, b"x" * 50_000)
+    waiting = new(volume, b"waiting").inode
+    request.getfixturevalue("quota")
+
+    def fail(*_args: object) -> None:
+        raise OSError(errno.EDQUOT, "Disk quota exceeded")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(volume.content, "write", fail)
+        refused(errno.EDQUOT, lambda: volume.write(inode, 0, b"y" * 100))
+    for _ in range(2):
+        volume.background()
+        refused(errno.EDQUOT, lambda: new(volume, b"g"))
+        refused(errno.EDQUOT, lambda: volume.write(waiting, 0, b"z"))
+    volume.sync(waiting)
+    monkeypatch.undo()
+    volume.background()
+    new(volume, b"g")
+    volume.write(inode, 0, b"z")
+
+
+def test_a_commit_that_meets_a_quota_gets_the_room_that_was_kept_back(
+    volume: Volume, request: pytest.FixtureRequest
+) -> None:
+    """SQLite says only that there was an I/O error."""
+    inode = new(volume, b"f").inode
+    volume.set_xattr(inode, b"user.a", b"in the transaction already")
+    request.getfixturevalue("quota")
+    real = volume.db
+    volume.db = refusing = Refusing(real)  # type: ignore[assignment]
+    volume.sync(inode)
+    assert refusing.refused
+    volume.db = real
+    assert not (volume.directory / "ballast").exists()
+    row = volume._read.execute("SELECT value FROM xattr WHERE inode = ?", (inode,)).fetchone()
+    assert row == (b"in the transaction already",)
+    refused(errno.EDQUOT, lambda: new(volume, b"g"))
