@@ -194,15 +194,17 @@ Mix = Callable[[bytes, int, bytes], bytes]
 `rows` has k factors for each sum."""
 
 _noise = b""
+_noise_used = 0
 
 
 def noise(count: int) -> bytes:
     """Random bytes for so many packets."""
-    global _noise
-    size = NOISE_SIZE * count
-    if len(_noise) < size:
-        _noise = os.urandom(max(size, NOISE_SIZE * 256))
-    found, _noise = _noise[:size], _noise[size:]
+    global _noise, _noise_used
+    end = _noise_used + NOISE_SIZE * count
+    if end > len(_noise):
+        _noise = os.urandom(NOISE_SIZE * max(count, 1024))
+        _noise_used, end = 0, NOISE_SIZE * count
+    found, _noise_used = _noise[_noise_used:end], end
     return found
 
 

@@ -108,8 +108,9 @@ class NodePeer:
             with trio.move_on_after(timeout):
                 await arrived.wait()
         finally:
-            stop(pair, trio.current_time())
-            node.flush(pair)
+            if not answers:  # else nothing of the query is left
+                stop(pair, trio.current_time())
+                node.flush(pair)
         if not answers:
             raise PeerTimeout(f"{self.id.hex()} did not answer within {timeout:g} s")
         return answers[0]

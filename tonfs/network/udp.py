@@ -21,6 +21,9 @@ UDP_SEGMENT: Final = 103
 UDP_GRO: Final = 104
 MAX_RUN: Final = 64
 MAX_RUN_BYTES: Final = 65_000
+# Plain numbers: an operation on an enum's member costs as much as ten on these.
+_UDP: Final = int(socket.IPPROTO_UDP)
+_TRUNCATED: Final = int(socket.MSG_TRUNC)
 _SIZE = struct.Struct("=H")
 _GRO_SIZE = struct.Struct("=i")
 _FALLBACK: Final = (errno.EINVAL, errno.EIO, errno.EOPNOTSUPP, errno.ENOPROTOOPT, errno.EMSGSIZE)
@@ -116,9 +119,9 @@ class UdpSocket:
             return 0, 1, ("", 0)  # an ICMP error of an earlier sending; says nothing about this socket
         step = size
         for level, kind, data in ancillary:
-            if level == socket.IPPROTO_UDP and kind == UDP_GRO and len(data) >= _GRO_SIZE.size:
+            if level == _UDP and kind == UDP_GRO and len(data) >= _GRO_SIZE.size:
                 step = _GRO_SIZE.unpack_from(data)[0]
-        if not 0 < step <= MAX_DATAGRAM or flags & socket.MSG_TRUNC:
+        if not 0 < step <= MAX_DATAGRAM or flags & _TRUNCATED:
             return 0, 1, source
         return size, step, source
 
@@ -144,7 +147,7 @@ class UdpSocket:
         self, buffers: list[bytes | bytearray | memoryview], size: int, count: int, address: UdpAddress
     ) -> None:
         if self._segment:
-            control = [(socket.IPPROTO_UDP, UDP_SEGMENT, _SIZE.pack(size))]
+            control = [(_UDP, UDP_SEGMENT, _SIZE.pack(size))]
             try:
                 self.sent_bytes += self.sock.sendmsg(buffers, control, 0, address)
                 self.sent += count
