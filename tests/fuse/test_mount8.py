@@ -68,6 +68,7 @@ def test_mount_remount_and_umount_as_any_file_system(machine: Machine) -> None:
     lines = [line for line in said.splitlines() if line]
     assert lines[:2] == ["mount 0", "600"]
     assert "fuse.tonfs rw,nosuid" in lines[2]
+    assert "nodev" not in lines[2], "devices work, as on any file system that mount(8) mounts"
     assert lines[3] == "ro 0"
     assert "fuse.tonfs ro," in lines[4]
     assert lines[5:11] == ["rw 0", "written", "umask 32", "umount 0", "gone", "the front is gone"]

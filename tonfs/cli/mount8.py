@@ -79,9 +79,16 @@ def mount(call: Call) -> None:
         return
     volume = volume_named(call.source, parsed.volume)
     load(volume)
-    start_front(volume, call.directory, texts)
+    start_front(volume, call.directory, (*_said_by_silence(texts), *texts))
     if call.verbose:
         click.echo(f"mount.tonfs: {volume} is mounted at {call.directory}.", err=True)
+
+
+def _said_by_silence(texts: Sequence[str]) -> list[str]:
+    """For mount(8) set-id programs and devices work unless an option says no (`user` makes it say so): it never passes
+    `suid` and `dev` on. For FUSE it is the other way round."""
+    given = {word for text in texts for word in text.split(",")}
+    return [] if os.geteuid() != 0 else [word for word in ("suid", "dev") if f"no{word}" not in given]
 
 
 def remount(directory: Path, texts: Sequence[str]) -> None:

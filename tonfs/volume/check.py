@@ -6,6 +6,7 @@ check sees one snapshot of an index that nobody else has open.
 
 from __future__ import annotations
 
+import collections
 import itertools
 import os
 import sqlite3
@@ -127,11 +128,36 @@ def _names(db: sqlite3.Connection) -> Iterator[Finding]:
         right = bytes(key).rstrip(b"/") + (b"/" if is_dir else b"")
         fix = Fix("rekey_name", (cookie, right), f"call it {show(right)}")
         yield Finding("name-key", f"The name {show(key)} has the wrong form for what it leads to.", fix)
-    for inode, count in db.execute(
-        f"SELECT n.inode, count(*) FROM name n JOIN inode i ON i.inode = n.inode WHERE {DIR} GROUP BY n.inode "
-        "HAVING count(*) > 1"
+    yield from _several_names(db)
+
+
+def _several_names(db: sqlite3.Connection) -> Iterator[Finding]:
+    """Directories with more than one name. The one that stays is on a shortest path from the root, so that nothing is
+    cut off; of a directory that no path leads to (see `_reach`) it is the oldest."""
+    several = db.execute(
+        f"SELECT n.inode, count(*), min(n.cookie) FROM name n JOIN inode i ON i.inode = n.inode WHERE {DIR} "
+        "GROUP BY n.inode HAVING count(*) > 1"
+    ).fetchall()
+    if not several:
+        return
+    below: dict[int, list[tuple[int, int]]] = {}
+    for cookie, parent, inode in db.execute(
+        f"SELECT n.cookie, n.parent, i.inode FROM name n JOIN inode i ON i.inode = n.inode WHERE {DIR} ORDER BY cookie"
     ):
-        yield Finding("directory-names", f"The directory {inode} has {count} names.")
+        below.setdefault(parent, []).append((cookie, inode))
+    met: dict[int, int] = {ROOT: 0}
+    todo = collections.deque([int(ROOT)])
+    while todo:
+        for cookie, inode in below.get(todo.popleft(), []):
+            if inode not in met:
+                met[inode] = cookie
+                todo.append(inode)
+    for inode, count, oldest in several:
+        keep = met.get(inode, oldest)
+        (key,) = db.execute("SELECT key FROM name WHERE cookie = ?", (keep or oldest,)).fetchone()
+        text = f"keep {show(key)}, which leads to all that is in it" if keep else "take them away: it is the root"
+        fix = Fix("keep_one_name", (inode, keep), text)
+        yield Finding("directory-names", f"The directory {inode} has {count} names.", fix)
 
 
 def _reach(db: sqlite3.Connection) -> Iterator[Finding]:

@@ -31,6 +31,8 @@ class ContentCheck:
         self._base = int(meta["version_base"])
         self._used: set[int] = set()
         """Numbers of content files that something refers to."""
+        self._short_of_bytes: set[int] = set()
+        """Inodes whose unpacked bytes are not where they should be, or in no place at all."""
 
     def run(self) -> Iterator[Finding]:
         for check in (self._places, self._own_files, self._without_place, self._segments, self._inline, self._strays):
@@ -41,6 +43,7 @@ class ContentCheck:
             f"SELECT inode FROM inode WHERE flags & {PLACES} NOT IN (0, {CONTENT}, {INLINE}, {SEGMENTED}) "
             f"OR (flags & {PLACES} AND NOT {FILE})"
         ):
+            self._short_of_bytes.add(inode)
             yield Finding("places", f"The bytes of inode {inode} are said to be in two places, or it can have none.")
 
     def _length(self, number: int) -> int | None:
@@ -68,6 +71,7 @@ class ContentCheck:
 
     def _lost(self, inode: int, flags: int, version: int, text: str, fix: Fix) -> Finding:
         """Local bytes that are not there: packs may have them, or nobody."""
+        self._short_of_bytes.add(inode)
         if flags & DIRTY:
             if self._crashed or version < self._base:
                 # Bytes that were never fsynced may be gone after a loss of power; the file is cut when it is met.
@@ -110,6 +114,7 @@ class ContentCheck:
             there = lengths[blob] or 0
             if inode not in bad and (offset < end or offset + length > size or length <= 0):
                 bad.add(inode)
+                self._short_of_bytes.add(inode)
                 yield Finding("segments", f"The segments of inode {inode} do not fit into it.")
             elif inode not in bad and there < place + length:
                 bad.add(inode)
@@ -128,6 +133,7 @@ class ContentCheck:
             "SELECT n.inode, i.size, length(n.data) FROM inline n JOIN inode i ON i.inode = n.inode "
             "WHERE length(n.data) > i.size"
         ):
+            self._short_of_bytes.add(inode)
             yield Finding("inline", f"Inode {inode} has {size} bytes, and {length} in the index.")
 
     def _strays(self) -> Iterator[Finding]:
@@ -150,10 +156,9 @@ class ContentCheck:
         if row is None:
             fix = Fix("adopt", (number,), f"keep it as lost+found/#{number}")
             return Finding("content-stray", f"{path} belongs to no file.", fix)
-        if row[0] & DIRTY:  # perhaps these are the very bytes that are looked for elsewhere
-            return Finding(
-                "content-stray", f"{path} is not used by inode {number}, which has unpacked bytes elsewhere."
-            )
+        if row[0] & DIRTY and (number in self._short_of_bytes or not row[0] & PLACES):
+            # Perhaps these are the very bytes that are looked for elsewhere.
+            return Finding("content-stray", f"{path} is not used by inode {number}, whose bytes are incomplete.")
         fix = Fix("drop_content", (number,), "remove it: every byte of the file is elsewhere")
         return Finding("content-stray", f"{path} is left over; inode {number} does not use it.", fix)
 

@@ -101,13 +101,13 @@ class PackCheck:
             if pack.proven:
                 fix = Fix("forget_pieces", (pack.name, tuple(bad)), "fetch them again from its providers")
             yield Finding("pack-damaged", text, fix, harmless=not self._used(pack))
-        manifest = self._manifest(stored, bad)
+        manifest = self._manifest(pack, stored, bad)
         if isinstance(manifest, Finding):
             yield manifest
         elif manifest is not None:
             yield from self._compare(pack, manifest)
 
-    def _manifest(self, stored: StoredBag, bad: list[int]) -> PackManifest | Finding | None:
+    def _manifest(self, pack: _Pack, stored: StoredBag, bad: list[int]) -> PackManifest | Finding | None:
         """None when its bytes are not here."""
         header, info = stored.header, stored.info
         if header is None or info is None or header.dir_name != PACK_DIR:
@@ -120,7 +120,12 @@ class PackCheck:
         try:
             return PackManifest.parse(path.read_bytes())
         except (BadData, OSError) as exc:
-            return Finding("pack-manifest", f"The manifest of the pack {stored.bag_id.hex()[:16]} is wrong: {exc}")
+            # The index knows where everything lies; without it this pack could not be read.
+            text = f"The manifest of the pack {pack.name[:16]} is wrong: {exc}"
+            fix, used = self._again(pack), self._used(pack)
+            if used and fix is None:
+                text += " When all of it is here ('tonfs fetch'), its files can be packed again."
+            return Finding("pack-manifest", text, fix, harmless=not used)
 
     def _compare(self, pack: _Pack, manifest: PackManifest) -> Iterator[Finding]:
         """Extents lie in what was packed of their file; local copies have the packed hash."""

@@ -232,8 +232,9 @@ class Contents(Names):
         node.flags |= INLINE
 
     def _new_blob(self, node: Node) -> Inode:
-        """A number for a content file: the inode's own the first time."""
-        number = self._new_inode() if node.blob else node.inode
+        """A number for a content file: the inode's own, or, when the index knows the inode already, one that is not in
+        the index yet: recovery then sees that nothing refers to the file, should a crash come before the commit."""
+        number = self._new_inode() if node.blob or node.stored else node.inode
         node.blob = number
         return number
 

@@ -58,15 +58,17 @@ def _make_root(volume: Names) -> None:
 
 def _finish_doomed(volume: Names) -> None:
     """A crash came between a removal (or an eviction) and the deletion of its content file."""
-    for (number,) in volume.db.execute("SELECT inode FROM doomed").fetchall():
-        used = volume.db.execute(
-            f"SELECT 1 FROM inode WHERE inode = ? AND flags & {CONTENT} AND blob IN (0, inode) "
-            "UNION ALL SELECT 1 FROM segment WHERE blob = ? LIMIT 1",
-            (number, number),
-        ).fetchone()
-        if used is None:
-            volume.content.remove(Inode(number))
-        volume._pending.undoomed.add(number)
+    doomed = {number for (number,) in volume.db.execute("SELECT inode FROM doomed")}
+    if not doomed:
+        return
+    used = volume.db.execute(
+        f"SELECT CASE blob WHEN 0 THEN inode ELSE blob END AS number FROM inode WHERE flags & {CONTENT} "
+        "AND number IN (SELECT inode FROM doomed) "
+        "UNION SELECT blob FROM segment WHERE blob IN (SELECT inode FROM doomed)"
+    )
+    for number in doomed - {number for (number,) in used}:
+        volume.content.remove(Inode(number))
+    volume._pending.undoomed |= doomed
 
 
 def _remove_strays(volume: Names) -> None:

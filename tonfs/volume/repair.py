@@ -154,6 +154,10 @@ class Repair:
         with contextlib.suppress(sqlite3.IntegrityError):  # taken: stays a finding
             self._db.execute("UPDATE name SET key = ? WHERE cookie = ?", (key, cookie))
 
+    def keep_one_name(self, inode: int, cookie: int) -> None:
+        """Of a directory. The others lead to the same place."""
+        self._db.execute("DELETE FROM name WHERE inode = ? AND cookie != ?", (inode, cookie))
+
     def settle_name(self, cookie: int, inode: int) -> None:
         """A name without inode: the file is made again if its content file is here; else there is nothing behind it."""
         if self._db.execute("SELECT 1 FROM inode WHERE inode = ?", (inode,)).fetchone() is not None:

@@ -242,7 +242,7 @@ def test_a_small_file_that_is_fsynced_again_and_again_moves_to_a_content_file(vo
     for turn in range(6):
         volume.write(inode, turn, b"%d" % turn)
         volume.sync(inode)
-    assert volume.content.path(inode).read_bytes() == b"012345"
+    assert volume.content.path(volume.live(inode).blob).read_bytes() == b"012345"
     assert read(volume, inode) == b"012345"
 
 

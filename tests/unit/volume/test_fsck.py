@@ -195,6 +195,15 @@ def left_over(world: World) -> None:
     world.content(world.big).write_bytes(b"old")
 
 
+def beside_inline(world: World) -> None:
+    """As an older tonfs left it that was killed between moving a small file out of the index and the commit."""
+    volume = Volume(world.path)
+    inode = world._file(volume, ROOT, b"tiny", b"inline")
+    volume.close()
+    world.content(inode).parent.mkdir(exist_ok=True)
+    world.content(inode).write_bytes(b"what a crash undid")
+
+
 def damaged_pack(world: World, *, proven: bool) -> None:
     flip(world.pack_data, 100)
     if proven:
@@ -242,6 +251,9 @@ MENDED: list[tuple[str, Damage, str, dict[str, bytes]]] = [
      "name-without-directory", {k: v for k, v in WHOLE.items() if k != "d/small"} | {"lost+found/#{small}": SMALL}),
     ("a directory filed like a file", sql("UPDATE name SET key = CAST('sub' AS BLOB) WHERE inode = {sub}"),
      "name-key", WHOLE),
+    ("a directory with two names", sql("INSERT INTO name VALUES (999, {sub}, CAST('dir/' AS BLOB), {dir})",
+     "INSERT INTO name VALUES (998, 1, CAST('two/' AS BLOB), {sub})", "UPDATE inode SET nlink = 4 WHERE inode = 1"),
+     "directory-names", {**{k: v for k, v in WHOLE.items() if k != "d/sub/again"}, "two/again": FRESH}),
     ("a directory without a name", sql("DELETE FROM name WHERE inode = {sub}"),
      "unreachable", {k: v for k, v in WHOLE.items() if k != "d/sub/again"} | {"lost+found/#{sub}/again": FRESH}),
     ("directories in a ring", sql("UPDATE name SET parent = {sub} WHERE inode = {dir}"), "unreachable",
@@ -283,6 +295,7 @@ MENDED: list[tuple[str, Damage, str, dict[str, bytes]]] = [
      {"sub/again": FRESH, "fresh": FRESH, "link": b"other", "lost+found/#2": FRESH, "lost+found/#{big}": BIG,
       "lost+found/#{small}": SMALL}),
     ("bytes that nobody needs", left_over, "content-stray", {**WHOLE, "d/big": b"remote", "d/small": b"remote"}),
+    ("bytes of a file that are in the index as well", beside_inline, "content-stray", WHOLE | {"tiny": b"inline"}),
     ("a damaged pack that only this disk has", partial(damaged_pack, proven=False), "pack-damaged", WHOLE),
     ("a damaged pack that providers have", partial(damaged_pack, proven=True), "pack-damaged", WHOLE),
     ("a pack that cannot be opened", lambda world: (world.path / "packs" / world.pack / "tree.bin").unlink(),
@@ -307,6 +320,33 @@ def test_damage_is_found_and_mended(
     assert world.tree() == {key.format(**vars(world)): value for key, value in after.items()}
 
 
+def test_a_pack_with_a_wrong_manifest_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its pieces are what they should be: it was packed so."""
+    with monkeypatch.context() as patched:
+        patched.setattr("tonfs.bagfiles.pack.PackManifest.to_bytes", lambda _: b'{"no": "manifest"}')
+        world = World(tmp_path)
+    seen = world.fsck()
+    assert [(one.kind, one.fix is not None) for one in seen.damage] == [("pack-manifest", True)]
+    assert world.fsck(repair=True).damage == []
+    assert world.tree() == WHOLE
+    volume = Volume(world.path)
+    dirty = {file.path for file in volume.dirty(0.0, 1 << 30, force=True).files}
+    volume.close()
+    assert {b"d/big", b"d/small"} <= dirty
+
+
+def test_a_wrong_manifest_of_evicted_files_is_said_with_what_helps(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patched:
+        patched.setattr("tonfs.bagfiles.pack.PackManifest.to_bytes", lambda _: b'{"no": "manifest"}')
+        world = World(tmp_path)
+    world.evict()
+    (finding,) = world.fsck(repair=True).damage
+    assert finding.kind == "pack-manifest"
+    assert "tonfs fetch" in finding.text
+
+
 def _page(world: World) -> None:
     """A page of the index becomes noise."""
     with world.index() as db:
@@ -327,8 +367,9 @@ HOPELESS: list[tuple[str, Damage, str]] = [
     ("more bytes in the index than in the file",
      sql("UPDATE inline SET data = CAST(data || data AS BLOB)"), "inline"),
     ("a symlink without its target", sql("DELETE FROM symlink"), "symlink-target"),
-    ("a directory with two names", sql("INSERT INTO name VALUES (999, 1, CAST('two/' AS BLOB), {sub})"),
-     "directory-names"),
+    ("a content file beside bytes that are missing", lambda world: (segmented(world, "fresh"), lose(world, "fresh"),
+     world.sql(f"UPDATE segment SET blob = 9 WHERE inode = {world.fresh}"),
+     world.content(world.fresh).write_bytes(FRESH))[-1], "content-stray"),
     ("evicted bytes whose pack is forgotten", lambda world: (world.evict(), world.sql("DELETE FROM pack"))[1],
      "extent"),
     ("a page of noise in the index", _page, "index-file"),

@@ -279,3 +279,19 @@ def test_after_a_crash_a_listing_and_a_look_show_the_same_version(volume: Volume
     (listed,) = copy.list_objects(bucket)
     assert listed.version == copy.lookup(bucket, b"f").version
     copy.close()
+
+
+def test_a_small_file_that_grew_leaves_nothing_behind_when_the_commit_never_came(
+    volume: Volume, tmp_path: Path
+) -> None:
+    """Its bytes are in the index; the content file it was moved to is known to nobody."""
+    inode = new(volume, b"f").inode
+    volume.write(inode, 0, b"small")
+    volume.commit()
+    volume.write(inode, 0, b"large" * 10_000)
+    copy = crash_copy(volume.directory, tmp_path / "copy")
+    assert [path for path in (copy / "content").rglob("*") if path.is_file()] != []
+    again = Volume(copy)
+    assert [path for path in (copy / "content").rglob("*") if path.is_file()] == []
+    assert again.read(inode, 0, 100).data == b"small"
+    again.close()
