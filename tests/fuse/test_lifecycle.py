@@ -18,9 +18,11 @@ from typing import Any
 import pytest
 import trio
 
-from tests.fuse.front import Mounted, run, tonfs
+from tests.fuse.front import TONFS, Mounted, run, tonfs
 from tests.unit.front.fake_agent import FakeAgent
 from tonfs.control import serve
+from tonfs.errors import Busy
+from tonfs.front.turn import is_held, wait_for_turn
 from tonfs.fuse import find_mount
 from tonfs.ids import BagId
 
@@ -92,6 +94,43 @@ def test_every_orderly_end_keeps_what_was_written(stage: Mounted, how: str) -> N
     assert not (stage.volume / "run" / "front.sock").exists()
     stage.start()
     assert (stage.point / "f").read_bytes() == b"x" * 3_000_000
+
+
+def test_a_mount_right_after_umount_waits_for_the_front_and_says_so(stage: Mounted) -> None:
+    """umount(8) does not wait for the front, which may have much to write. Here it is stopped."""
+    stage.start()
+    (stage.point / "f").write_bytes(b"x" * 100_000)
+    run("sync", "-f", str(stage.point))  # or umount would have something to ask the front
+    pid = stage.pid
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        run("umount", "-il", str(stage.point))
+        words = [*TONFS, "--volume", str(stage.volume), "mount", str(stage.point)]
+        with subprocess.Popen(words, stderr=subprocess.PIPE, text=True) as mounting:
+            assert mounting.stderr is not None
+            assert "is still writing it to the disk; waiting" in mounting.stderr.readline()
+            assert mounting.poll() is None
+            os.kill(pid, signal.SIGCONT)
+            assert mounting.wait(60) == 0
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGCONT)
+    assert stage.pid != pid
+    assert (stage.point / "f").read_bytes() == b"x" * 100_000
+    stage.stop()
+
+
+def test_the_wait_for_a_front_that_never_ends_has_an_end(stage: Mounted) -> None:
+    stage.start()
+    pid = stage.pid
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        run("umount", "-il", str(stage.point))
+        with pytest.raises(Busy, match="still writing"):
+            wait_for_turn(stage.volume, patience=0.0)
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    until(lambda: not is_held(stage.volume))
 
 
 def test_sigterm_with_files_open_writes_them_and_ends(stage: Mounted) -> None:

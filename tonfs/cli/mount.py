@@ -84,7 +84,11 @@ def _serve(context: Context, directory: Path, parsed: Any) -> None:
 
 
 def start_front(volume: Path, directory: Path, options: Sequence[str], extra: Sequence[str] = ()) -> None:
-    """Run ourselves with --foreground in a session of its own. Raises what the front could not do."""
+    """Run ourselves with --foreground in a session of its own, once the front before has ended. Raises what the front
+    could not do."""
+    from ..front.turn import wait_for_turn
+
+    wait_for_turn(volume, say=lambda text: click.echo(text, err=True))
     log_path = volume / "log" / "front.log"
     log_path.parent.mkdir(mode=0o700, exist_ok=True)
     words = [*extra, "--volume", str(volume), "mount", os.path.abspath(directory), "--foreground"]
