@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Final
 
 from ..ids import Inode
-from .core import Core
+from .inodes import Inodes
 from .node import Node
 from .schema import ATTACHED
 
@@ -19,32 +19,32 @@ INSIDE: Final = 1
 """The object `a/`, with data."""
 
 
-def of(core: Core, folder: Node, slot: int) -> Inode | None:
+def of(inodes: Inodes, folder: Node, slot: int) -> Inode | None:
     if not folder.flags & ATTACHED:
         return None
-    row = core.db.execute("SELECT inode FROM attached WHERE dir = ? AND slot = ?", (folder.inode, slot)).fetchone()
+    row = inodes.db.execute("SELECT inode FROM attached WHERE dir = ? AND slot = ?", (folder.inode, slot)).fetchone()
     return Inode(row[0]) if row else None
 
 
-def put(core: Core, folder: Node, slot: int, parent: Inode, name: bytes, inode: Inode) -> None:
+def put(inodes: Inodes, folder: Node, slot: int, parent: Inode, name: bytes, inode: Inode) -> None:
     """The slot must be empty. The caller counts the link."""
-    core._sql("INSERT INTO attached VALUES (?, ?, ?, ?, ?)", (folder.inode, slot, parent, name, inode))
+    inodes._sql("INSERT INTO attached VALUES (?, ?, ?, ?, ?)", (folder.inode, slot, parent, name, inode))
     folder.set(ATTACHED)
-    core._touch(folder, times=False)
+    inodes._touch(folder, times=False)
 
 
-def take(core: Core, folder: Node, slot: int) -> Inode | None:
+def take(inodes: Inodes, folder: Node, slot: int) -> Inode | None:
     """Empty a slot; the caller gives the link back, or a name."""
-    inode = of(core, folder, slot)
+    inode = of(inodes, folder, slot)
     if inode is not None:
-        core._sql("DELETE FROM attached WHERE dir = ? AND slot = ?", (folder.inode, slot))
-        left = core.db.execute("SELECT 1 FROM attached WHERE dir = ?", (folder.inode,)).fetchone()
+        inodes._sql("DELETE FROM attached WHERE dir = ? AND slot = ?", (folder.inode, slot))
+        left = inodes.db.execute("SELECT 1 FROM attached WHERE dir = ?", (folder.inode,)).fetchone()
         folder.set(ATTACHED, left is not None)
-        core._touch(folder, times=False)
+        inodes._touch(folder, times=False)
     return inode
 
 
-def moved(core: Core, folder: Node, parent: Inode, name: bytes) -> None:
+def moved(inodes: Inodes, folder: Node, parent: Inode, name: bytes) -> None:
     """The directory has another name now."""
     if folder.flags & ATTACHED:
-        core._sql("UPDATE attached SET parent = ?, key = ? WHERE dir = ?", (parent, name, folder.inode))
+        inodes._sql("UPDATE attached SET parent = ?, key = ? WHERE dir = ?", (parent, name, folder.inode))

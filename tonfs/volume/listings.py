@@ -7,8 +7,8 @@ from typing import Final
 
 from ..ids import Inode
 from .core import locked
+from .directories import key_range
 from .listed import Listed
-from .names import key_range
 from .objects import Objects
 from .schema import ATTACHED, DIRTY, RECORD
 

@@ -11,8 +11,8 @@ from ..ids import Inode
 from . import attached
 from .api import ROOT, Attr, Change, Expect, ObjectPart, S3Record
 from .core import locked
+from .directories import check_new_name
 from .folder import Found
-from .names import check_new_name
 from .node import Node
 from .records import NO_VERSION, record_of, record_row, with_tags
 from .schema import ATTACHED, IMPLIED, OWN, RECORD

@@ -22,7 +22,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from tests.unit.volume.helpers import Packer, check, crash_copy, dump, everything
 from tonfs.errors import FsError
 from tonfs.ids import Inode
-from tonfs.volume import SetAttr, Volume, contents, core, names, sharing
+from tonfs.volume import SetAttr, Volume, contents, directories, inodes, sharing
 from tonfs.volume.writeback import Batch
 
 NAMES = st.sampled_from([b"a", b"b", b"c", b"\xff\xfe", b"a-b"])
@@ -254,12 +254,12 @@ class Crowded(Mirror):
     """The same where hardly anything fits into memory, and batches are often on their way to the index."""
 
     LIMITS: ClassVar = (
-        (core, "NODE_CACHE", 2),
-        (core, "NAME_CACHE", 2),
-        (core, "DATA_CACHE", 10),
-        (core, "MAX_WHOLE", 1),
-        (names, "MAX_WHOLE", 1),
-        (names, "PREFETCH", 0),
+        (inodes, "NODE_CACHE", 2),
+        (inodes, "NAME_CACHE", 2),
+        (inodes, "DATA_CACHE", 10),
+        (inodes, "MAX_WHOLE", 1),
+        (directories, "MAX_WHOLE", 1),
+        (directories, "PREFETCH", 0),
         (contents, "INLINE_MAX", 4500),
         (sharing, "INLINE_MAX", 4500),
         (contents, "WINDOW_SIZE", 60_000),

@@ -72,7 +72,7 @@ def test_after_a_crash_a_large_directory_is_listed_without_keeping_its_inodes(
     written = new(volume, b"written").inode
     volume.write(written, 0, b"abc")
     volume.commit()
-    monkeypatch.setattr("tonfs.volume.names.MAX_WHOLE", 10)
+    monkeypatch.setattr("tonfs.volume.directories.MAX_WHOLE", 10)
     copy = Volume(crash_copy(volume.directory, tmp_path / "copy"))
     assert sorted(name for name, _, _ in copy.list_live(ROOT, 0, 100)) == sorted([*names_of, b"written"])
     assert set(copy._nodes) == {ROOT, written}
@@ -86,7 +86,7 @@ def test_reading_alone_makes_the_cache_shrink(volume: Volume, monkeypatch: pytes
     volume.commit()
     volume.background()
     assert not volume.pending
-    monkeypatch.setattr("tonfs.volume.core.NODE_CACHE", 10)
+    monkeypatch.setattr("tonfs.volume.inodes.NODE_CACHE", 10)
     assert len(volume.list_live(ROOT, 0, 100)) == 50
     assert volume.pending, "the front must call background()"
     volume.background()
@@ -220,8 +220,8 @@ def test_a_busy_index_is_tried_again_and_loses_nothing(volume: Volume, monkeypat
 
 
 def test_the_wal_does_not_grow_for_ever(volume: Volume, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tonfs.volume.core.WAL_CHECKPOINT", 1 << 18)
-    monkeypatch.setattr("tonfs.volume.core.WAL_LIMIT", 1 << 20)
+    monkeypatch.setattr("tonfs.volume.inodes.WAL_CHECKPOINT", 1 << 18)
+    monkeypatch.setattr("tonfs.volume.inodes.WAL_LIMIT", 1 << 20)
     for turn in range(60):
         for number in range(100):
             new(volume, b"%d-%d" % (turn, number))

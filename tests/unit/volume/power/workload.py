@@ -18,7 +18,7 @@ from pathlib import Path
 from tests.unit.volume.helpers import Packer
 from tonfs.ids import Inode
 from tonfs.volume import ROOT, S3Record, SetAttr, Volume
-from tonfs.volume import core as engine
+from tonfs.volume import inodes as engine
 
 ANY, ABSENT = "*", ""
 BIG, OTHER, SMALL, TINY = b"B" * 40_000, b"O" * 50_000, b"s" * 3000, b"tiny"
