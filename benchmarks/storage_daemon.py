@@ -39,9 +39,9 @@ CASES: dict[str, list[str]] = {
     "plain": [],
     "5 % loss": ["--loss", "0.05"],
     "30 ms": ["--delay", "0.015"],
-    "50 ms, 100 Mbit/s": ["--delay", "0.025", "--mbit", "100"],
+    "50 ms 100 Mbit/s": ["--delay", "0.025", "--mbit", "100"],
 }
-COLD: dict[str, list[str]] = {"cold": ["--delay", "0"], "cold, 4 lost": ["--drop-first", "4"]}
+COLD: dict[str, list[str]] = {"cold": ["--delay", "0"], "cold 4 lost": ["--drop-first", "4"]}
 PAIRS = ("ours-ours", "go-go", "go-ours", "ours-go")
 
 
