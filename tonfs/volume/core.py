@@ -137,6 +137,8 @@ class Core:
         self._saved: dict[Inode, tuple[Node, tuple[Any, ...]]] | None = None
         self._undo: list[Callable[[], None]] = []
         self._holds: dict[Inode, int] = {}
+        self._nameless: set[Inode] = set()
+        """Held inodes that go when nobody holds them any more, and perhaps some that got a name since."""
         self._ordered: dict[Inode, int] = {}
         self._order_serial = 0
         self._dooming: list[tuple[int, Inode]] = []

@@ -82,6 +82,8 @@ class Names(Directories):
         node = self._nodes[inode] = Node(row, gen, stored=False)
         if stat.S_ISDIR(mode):
             node.folder = Folder(whole=True)
+        if nlink == 0:
+            self._nameless.add(inode)
         self._pending.nodes[inode] = node
         if self._saved is not None:
             self._undo.append(partial(self._unmake, node))
@@ -191,6 +193,8 @@ class Names(Directories):
         if node.nlink == 0 and not self._holds.get(node.inode):
             self._remove_inode(node)
         else:
+            if node.nlink == 0:
+                self._nameless.add(node.inode)
             self._touch_size(node)
 
     def _remove_inode(self, node: Node) -> None:
@@ -201,6 +205,7 @@ class Names(Directories):
         self._nodes.pop(inode, None)
         self._ordered.pop(inode, None)
         self._trimming.pop(inode, None)
+        self._nameless.discard(inode)
         tables = [
             table
             for table, there in (
@@ -224,6 +229,7 @@ class Names(Directories):
             self._undo.append(partial(self._unremove, inode))
 
     def _unremove(self, inode: Inode) -> None:
+        self._nameless.add(inode)
         self._pending.gone.pop(inode, None)
         self._pending.doomed.discard(inode)
 
@@ -285,13 +291,13 @@ class Names(Directories):
             self._holds[inode] = left
             return
         self._holds.pop(inode, None)
-        node = self._nodes.get(inode)
-        if node is None:
-            if self._closed or self._gone(inode):
-                return
-            row = self._read.execute("SELECT 1 FROM inode WHERE inode = ? AND nlink = 0", (inode,)).fetchone()
-            node = self._node(inode) if row else None
-        if node is not None and node.nlink == 0:
+        if inode not in self._nameless:  # a million at once, when the kernel gives up what it remembers
+            return
+        self._nameless.discard(inode)
+        if self._closed or self._gone(inode):
+            return
+        node = self._node(inode)
+        if node.nlink == 0:
             self._remove_inode(node)
             self._commit_if_large()
 

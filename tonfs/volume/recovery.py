@@ -35,6 +35,7 @@ def recover(volume: Names) -> None:
     _finish_doomed(volume)
     for (inode,) in volume.db.execute("SELECT inode FROM upload_part").fetchall():
         volume._holds[Inode(inode)] = 1
+        volume._nameless.add(Inode(inode))
     orphans = volume.db.execute(
         "SELECT inode FROM inode WHERE nlink = 0 AND inode NOT IN (SELECT inode FROM upload_part)"
     ).fetchall()

@@ -234,3 +234,38 @@ def test_inode_numbers_are_never_used_twice(volume: Volume) -> None:
         assert inode not in seen
         seen.add(inode)
         volume.unlink(ROOT, b"f")
+
+
+def test_letting_go_of_files_with_names_asks_the_index_nothing(volume: Volume) -> None:
+    """The kernel may give up a million inodes at once; none of them is in memory any more."""
+    directory = volume.directory
+    inodes = [new(volume, b"%d" % number).inode for number in range(20)]
+    volume.close()
+    again = Volume(directory)
+    for inode in inodes:
+        again.hold(inode)
+    asked: list[str] = []
+    again._read.set_trace_callback(asked.append)
+    for inode in inodes:
+        again.drop(inode)
+    again._read.set_trace_callback(None)
+    assert asked == []
+    assert not again._holds
+    again.close()
+
+
+def test_a_removed_file_that_left_memory_goes_when_it_is_let_go(
+    volume: Volume, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inode = new(volume, b"held").inode
+    volume.hold(inode)
+    volume.unlink(ROOT, b"held")
+    volume.commit()
+    monkeypatch.setattr("tonfs.volume.inodes.NODE_CACHE", 0)
+    volume.background()
+    assert inode not in volume._nodes
+    assert volume.getattr(inode).nlink == 0
+    volume.background()
+    volume.drop(inode)
+    refused(errno.ENOENT, lambda: volume.getattr(inode))
+    assert not volume._nameless
