@@ -29,7 +29,7 @@ BURST: Final = 64
 """Requests in a row before other tasks get their turn."""
 SLICE: Final = 0.002
 """Seconds of requests in a row before other tasks get their turn."""
-SPIN: Final = 30e-6
+SPIN: Final = 50e-6
 """Seconds to ask again and again before sleeping."""
 PATIENCE: Final = 1
 """Milliseconds to sleep until the next request before other tasks get their turn."""
