@@ -106,8 +106,9 @@ def dbench(base: Path) -> str:
         raise Missing(str(clients))
     with mounted(base) as point:
         told = run(program, "-D", str(point), "-c", str(clients), "-t", "10", "2")
-    # It ends with 0 though an open or a read of its clients failed.
-    if failures := [line for line in told.splitlines() if "failed" in line]:
+    # It ends with 0 though an open or a read of its clients failed. Beside another dbench
+    # it says "failed to create barrier semaphore" and goes on.
+    if failures := [line for line in told.splitlines() if "failed" in line and "barrier semaphore" not in line]:
         raise RuntimeError("\n".join(failures[:10]))
     if "Throughput" not in told:
         raise RuntimeError(told[-300:])
