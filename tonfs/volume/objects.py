@@ -120,25 +120,40 @@ class Objects(Xattrs):
         sources: Sequence[ObjectPart],
         changes: Changes,
     ) -> Attr:
-        node = self._node(staged)
-        if node.nlink or not self._holds.get(staged):
-            raise FsError(f"Inode {staged} is not staged.", errno.EINVAL)
         with self._atomic():
-            folder = self._folder(bucket, parts, node.uid, node.gid, changes)
-            found = self._find(folder.inode, parts[-1])
-            self._check_expected(self._object_at(found, marker), expect)
-            node = self._node(staged)
-            if marker:
-                self._put_inside(folder, parts[-1], found, node, changes)
-            else:
-                self._put(folder, parts[-1], found, node, changes)
-            node = self._node(staged)
-            node.mtime = self.now_ns()
-            self._set_record(node, record)
-            self._set_parts(node, sources)
+            node = self._become(staged, bucket, parts, record, expect, marker, sources, changes)
         self.drop(staged)
         self._commit_if_large()
         return self._attr(node)
+
+    def _become(
+        self,
+        staged: Inode,
+        bucket: Inode,
+        parts: Sequence[bytes],
+        record: S3Record,
+        expect: Expect | None,
+        marker: bool,
+        sources: Sequence[ObjectPart],
+        changes: Changes,
+    ) -> Node:
+        """The staged file takes its name. For use inside `_atomic`; the caller drops it then."""
+        node = self._node(staged)
+        if node.nlink or not self._holds.get(staged):
+            raise FsError(f"Inode {staged} is not staged.", errno.EINVAL)
+        folder = self._folder(bucket, parts, node.uid, node.gid, changes)
+        found = self._find(folder.inode, parts[-1])
+        self._check_expected(self._object_at(found, marker), expect)
+        node = self._node(staged)
+        if marker:
+            self._put_inside(folder, parts[-1], found, node, changes)
+        else:
+            self._put(folder, parts[-1], found, node, changes)
+        node = self._node(staged)
+        node.mtime = self.now_ns()
+        self._set_record(node, record)
+        self._set_parts(node, sources)
+        return node
 
     def _object_at(self, found: Found | None, marker: bool) -> Node | None:
         """The inode that holds the object of this name (with `marker`: of `name/`), None when there is no object."""

@@ -118,18 +118,19 @@ class Uploads(Listings):
         self._open_upload(upload_id)
         self._forget_upload(upload_id)
 
-    def _forget_upload(self, upload_id: str, keep: str | None = None) -> None:
-        """Drop its parts; the row, too, unless `keep` says what it answers from now on."""
-        inodes = [row[0] for row in self.db.execute("SELECT inode FROM upload_part WHERE upload = ?", (upload_id,))]
+    def _forget_upload(self, upload_id: str) -> None:
         with self._atomic():
-            self._sql("DELETE FROM upload_part WHERE upload = ?", (upload_id,))
-            if keep is None:
-                self._sql("DELETE FROM upload WHERE id = ?", (upload_id,))
-            else:
-                self._sql("UPDATE upload SET done = ? WHERE id = ?", (keep, upload_id))
+            inodes = self._forget_parts(upload_id)
+            self._sql("DELETE FROM upload WHERE id = ?", (upload_id,))
         for inode in inodes:
-            self.drop(Inode(inode))
+            self.drop(inode)
         self._commit_if_large()
+
+    def _forget_parts(self, upload_id: str) -> list[Inode]:
+        """What the caller drops once it is out of `_atomic`."""
+        rows = self.db.execute("SELECT inode FROM upload_part WHERE upload = ?", (upload_id,)).fetchall()
+        self._sql("DELETE FROM upload_part WHERE upload = ?", (upload_id,))
+        return [Inode(inode) for (inode,) in rows]
 
     def complete_upload(
         self,
@@ -169,12 +170,16 @@ class Uploads(Listings):
             offset += part.size
         staged = self._join([part.inode for part in chosen])
         try:
-            attr = self._publish(staged, upload.bucket, parts, record, expect, marker, sources, changes)
-        except BaseException:
-            self.discard(staged)
-            raise
-        self._forget_upload(upload_id, json.dumps(dict(answer)))
-        return attr
+            with self._atomic():  # object, parts and answer change together, whenever the index is committed
+                node = self._become(staged, upload.bucket, parts, record, expect, marker, sources, changes)
+                inodes = self._forget_parts(upload_id)
+                self._sql("UPDATE upload SET done = ? WHERE id = ?", (json.dumps(dict(answer)), upload_id))
+        finally:
+            self.drop(staged)
+        for inode in inodes:
+            self.drop(inode)
+        self._commit_if_large()
+        return self._attr(node)
 
     def _join(self, inodes: Sequence[Inode]) -> Inode:
         """A staged file with the content of all of these."""

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import errno
+from pathlib import Path
 
 import pytest
 
-from tests.unit.volume.helpers import check, everything
+from tests.unit.volume.helpers import check, crash_copy, everything
 from tests.unit.volume.test_names import refused
 from tests.unit.volume.test_objects import RECORD, put
 from tonfs.errors import Stale
 from tonfs.ids import Inode
-from tonfs.volume import ROOT, Expect, ObjectPart, UploadPart, Volume
+from tonfs.volume import ROOT, Expect, ObjectPart, UploadPart, Volume, core
+from tonfs.volume.core import Core
+from tonfs.volume.inodes import Inodes
 
 
 @pytest.fixture
@@ -92,6 +95,52 @@ def test_a_failed_complete_keeps_the_parts(volume: Volume, bucket: Inode) -> Non
     )
     assert volume.upload_parts(upload.id) == [part]
     volume.complete_upload(upload.id, [part], [b"k"], RECORD, {})
+
+
+def test_a_kill_while_an_upload_completes_leaves_all_of_it_or_nothing(
+    volume: Volume, bucket: Inode, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The index is committed wherever it may be, and every commit may be the last thing that happens."""
+    put(volume, bucket, b"k", b"old")
+    upload = volume.begin_upload(bucket, b"k", {})
+    parts = [add(volume, upload.id, number, bytes([number]) * 9000) for number in (1, 2)]
+    for part in parts:
+        volume.sync(part.inode)
+    volume.commit()
+    copies: list[Path] = []
+    commit, reserve = Core._commit_locked, Inodes._reserve_inodes
+
+    def watched_commit(self: Core) -> None:
+        commit(self)
+        copies.append(crash_copy(volume.directory, tmp_path / f"copy{len(copies)}"))
+
+    def watched_reserve(self: Inodes, count: int) -> None:
+        self._commit_locked()
+        reserve(self, count)
+
+    monkeypatch.setattr(core, "MAX_PENDING", -1)
+    monkeypatch.setattr(Core, "_commit_locked", watched_commit)
+    monkeypatch.setattr(Inodes, "_reserve_inodes", watched_reserve)
+    volume.complete_upload(upload.id, parts, [b"k"], RECORD, {"etag": "e"})
+    monkeypatch.undo()
+    seen = []
+    for directory in copies:
+        after = Volume(directory)
+        try:
+            check(after)
+            body = after.read(after.resolve([b"bucket", b"k"]).inode, 0, 99_999).data
+            done = after.upload(upload.id).done
+            if done is None:
+                assert body == b"old"
+                assert after.upload_parts(upload.id) == parts
+                after.complete_upload(upload.id, parts, [b"k"], RECORD, {"etag": "e"})
+            else:
+                assert body == b"\1" * 9000 + b"\2" * 9000
+            seen.append(done)
+        finally:
+            after.abandon()
+    assert seen[0] is None
+    assert seen[-1] == {"etag": "e"}
 
 
 def test_uploads_are_listed_by_key_and_id(volume: Volume, bucket: Inode) -> None:
