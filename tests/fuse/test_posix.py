@@ -407,3 +407,46 @@ def test_locks_hold_between_processes(mnt: Path) -> None:
         fcntl.flock(stream, fcntl.LOCK_EX)
         assert subprocess.run([sys.executable, "-c", code, str(mnt / "f")], capture_output=True, check=False).returncode
     run(sys.executable, "-c", code, str(mnt / "f"))
+
+
+def blocks_of(path: Path) -> int:
+    """As `du` has it."""
+    done = subprocess.run(["du", "-B512", str(path)], check=True, capture_output=True, text=True)
+    return int(done.stdout.split()[0])
+
+
+def test_blocks_are_those_of_now_at_every_step(mnt: Path) -> None:
+    path = mnt / "f"
+    with path.open("wb", buffering=0) as stream:
+        fd = stream.fileno()
+        assert os.fstat(fd).st_blocks == 0
+        os.pwrite(fd, b"x" * 300_000, 0)
+        os.fsync(fd)
+        assert os.fstat(fd).st_blocks == blocks_of(path) == 592
+        os.pwrite(fd, b"x" * 4096, 1 << 30)
+        os.fdatasync(fd)
+        assert 600 <= os.fstat(fd).st_blocks <= 640
+        os.ftruncate(fd, 1 << 20)
+        assert os.fstat(fd).st_blocks == blocks_of(path) == 592
+        os.ftruncate(fd, 100_000)
+        assert os.fstat(fd).st_blocks == blocks_of(path) == 200
+        os.ftruncate(fd, 1 << 20)
+        assert os.fstat(fd).st_blocks == 200
+        os.pwrite(fd, b"x" * 100_000, 500_000)
+    assert path.stat().st_blocks == blocks_of(path)
+    assert 392 <= path.stat().st_blocks <= 408
+    os.truncate(path, 0)
+    assert path.stat().st_blocks == 0
+
+
+def test_blocks_of_an_open_file_follow_without_an_fsync(mnt: Path) -> None:
+    path = mnt / "log"
+    with path.open("wb", buffering=0) as stream:
+        for n in range(1, 3):
+            stream.write(b"x" * 1_000_000)
+            for _ in range(500):
+                if path.stat().st_blocks >= n * 1950:
+                    break
+                time.sleep(0.02)
+            else:
+                pytest.fail(f"{path.stat().st_blocks} blocks are shown of {n} MB")

@@ -51,6 +51,10 @@ async def _no_kernel(_: Inode) -> None:
     pass
 
 
+def _nobody(_: Inode) -> None:
+    pass
+
+
 class Handlers(pyfuse3.Operations):  # type: ignore[misc]  # pyfuse3 is untyped for us
     """The file system as pyfuse3 wants it. Never raises anything but FUSEError."""
 
@@ -90,6 +94,8 @@ class Handlers(pyfuse3.Operations):  # type: ignore[misc]  # pyfuse3 is untyped 
         """The kernel leaves it to us to clear set-id bits."""
         self.show_again: Callable[[Inode], Awaitable[None]] = _no_kernel
         """The kernel does not show the attributes that it remembers any more; the mount knows how."""
+        self.ask_again: Callable[[Inode], None] = _nobody
+        """The same at once; only while a request keeps the inode in the kernel, or it might wait for other answers."""
         uid = os.geteuid() if options.uid is None else options.uid
         gid = os.getegid() if options.gid is None else options.gid
         self._virtual = None if reports is None else VirtualTree(namespace, reports, (uid, gid), self._shown)
@@ -176,7 +182,20 @@ class Handlers(pyfuse3.Operations):  # type: ignore[misc]  # pyfuse3 is untyped 
             mode = self._mode_without_set_id(number, ctx.uid if fields.update_size else None)
         if mode is uid is gid is atime is mtime is ctime is None:
             return self._entry(self._ns.live(number))
-        return self._entry(self._ns.set_live(number, mode, uid, gid, atime, mtime, ctime))
+        node = self._ns.set_live(number, mode, uid, gid, atime, mtime, ctime)
+        if mode is uid is gid is atime is None and not fields.update_size:
+            return self._unseen(node)
+        return self._entry(node)
+
+    def _unseen(self, node: Live) -> Any:
+        """The reply to new times alone: the kernel does not look at it when it sends those of what it collected, and
+        goes on showing the blocks that it knew (`shows_old_blocks`)."""
+        shown = -1 if node.kept is None else node.kept.st_blocks
+        out = self._entry(node)
+        if shown not in (-1, out.st_blocks):
+            out.st_blocks = shown
+            node.kept_gen = -1
+        return out
 
     def _mode_without_set_id(self, inode: Inode, cut_by: int | None) -> int | None:
         """For a change that clears set-id bits: the new mode, None if it stays. root may cut without losing them."""
@@ -378,7 +397,18 @@ class Handlers(pyfuse3.Operations):  # type: ignore[misc]  # pyfuse3 is untyped 
     @handler
     async def fsync(self, fh: int, datasync: bool) -> None:
         if fh < VIRTUAL:
-            await self._sync(Inode(fh), datasync)
+            inode = Inode(fh)
+            await self._sync(inode, datasync)
+            if self.shows_old_blocks(inode):
+                self.ask_again(inode)
+
+    def shows_old_blocks(self, inode: Inode) -> bool:
+        """The kernel collects writes and does not learn from them how many blocks a file has now."""
+        try:
+            node = self._ns.live(inode)
+        except FsError:
+            return False  # closed and gone meanwhile
+        return node.kept is None or node.kept.st_blocks != node.blocks
 
     async def _sync(self, inode: Inode, data_only: bool) -> None:
         with contextlib.closing(self._ns.sync_steps(inode, data_only=data_only)) as steps:

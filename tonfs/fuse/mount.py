@@ -51,14 +51,15 @@ class Invalidator:
     """Tells the kernel, from a thread, what it must forget; such calls may wait for requests that we serve."""
 
     def __init__(self) -> None:
-        self._queue: queue.SimpleQueue[Change | _Errand | None] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[Change | _Errand | Inode | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._work, name="invalidate", daemon=True)
         self._stopping = False
 
     def start(self) -> None:
         self._thread.start()
 
-    def tell(self, change: Change) -> None:
+    def tell(self, change: Change | Inode) -> None:
+        """An inode: only its attributes."""
         self._queue.put(change)
 
     def pull(self, inode: Inode) -> None:
@@ -90,6 +91,9 @@ class Invalidator:
                     # Forgetting its pages, the kernel first writes those that are dirty.
                     self._forget(partial(pyfuse3.invalidate_inode, change.inode))
                 change.done.set()
+                continue
+            if isinstance(change, int):
+                self._forget(partial(pyfuse3.invalidate_inode, change, attr_only=True))
                 continue
             for parent, name in change.entries:
                 self._forget(partial(pyfuse3.invalidate_entry, parent, name))
@@ -151,6 +155,7 @@ class Mount:
         self._handlers = Handlers(namespace, fetch, options, reports)
         self._handlers.send_written = partial(send_quietly, point)
         self._handlers.show_again = self._show_again
+        self._handlers.ask_again = _forget_attributes
         self._invalidator = Invalidator()
         self._ended = trio.Event()
         self._kernel = namespace.kernel
@@ -197,12 +202,15 @@ class Mount:
             self.alive = self._kernel.mounted = False
             self._ended.set()
 
-    def _writers(self) -> Iterable[int]:
+    def _writers(self) -> Iterable[Inode]:
         """Files of which the kernel may hold bytes that programs wrote and we have not seen."""
         return self._kernel.writers
 
-    def _sent(self) -> None:
+    def _sent(self, inodes: Iterable[Inode]) -> None:
+        """From a thread, because the kernel may be about to close one of them and wait for our answers."""
         self._kernel.sent = True
+        for inode in filter(self._handlers.shows_old_blocks, inodes):
+            self._invalidator.tell(inode)
 
     async def _answer(self) -> None:
         gate = Gate(self._handlers.suspended)

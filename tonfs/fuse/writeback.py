@@ -13,6 +13,7 @@ from typing import Final
 
 import trio
 
+from ..ids import Inode
 from ..log import get_logger
 
 log = get_logger(__name__)
@@ -60,10 +61,13 @@ async def send_quietly(point: str) -> None:
 
 
 async def keep_sending(
-    point: str, writers: Callable[[], Iterable[int]], sent: Callable[[], None], interval: float = INTERVAL
+    point: str,
+    writers: Callable[[], Iterable[Inode]],
+    sent: Callable[[Iterable[Inode]], None],
+    interval: float = INTERVAL,
 ) -> None:
-    """Until cancelled: `send_quietly` for files that were `writers` already an `interval` ago, then `sent()`."""
-    before: set[int] = set()
+    """Until cancelled: `send_quietly` for files that were `writers` already an `interval` ago, then `sent(writers)`."""
+    before: set[Inode] = set()
     while True:
         await trio.sleep(interval)
         now = set(writers())
@@ -71,5 +75,5 @@ async def keep_sending(
             before = now
             continue
         await send_quietly(point)
-        sent()
+        sent(now)
         before = set()

@@ -130,7 +130,10 @@ class Contents(Names):
 
     def _blocks(self, node: Node) -> int:
         if node.blocks < 0:
-            if node.flags & CONTENT:
+            if node.inode in self._trimming:  # what lies behind its end goes with the next commit
+                pages = sum(-(-length // _PAGE) for _, length in self._data_ranges(node, 0, node.size))
+                blocks = pages * (_PAGE // 512)
+            elif node.flags & CONTENT:
                 blocks = self.content.blocks(Inode(node.blob))
             elif node.flags & SEGMENTED:
                 blocks = self._segment_blocks(node)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from functools import partial
 
 import pytest
@@ -11,22 +11,23 @@ from trio.testing import MockClock
 
 from tonfs.fuse import writeback
 from tonfs.fuse.writeback import INTERVAL, keep_sending
+from tonfs.ids import Inode
 
 Step = Callable[[], Awaitable[None]]
 
 
 class World:
     def __init__(self) -> None:
-        self.writers: set[int] = set()
+        self.writers: set[Inode] = set()
         self.asked: list[float] = []
-        self.told = 0
+        self.told: list[set[Inode]] = []
 
     async def send(self, point: str) -> None:
         self.asked.append(trio.current_time())
 
-    def sent(self) -> None:
-        self.told += 1
-        assert self.told == len(self.asked)
+    def sent(self, inodes: Iterable[Inode]) -> None:
+        self.told.append(set(inodes))
+        assert len(self.told) == len(self.asked)
 
 
 @pytest.fixture
@@ -42,7 +43,7 @@ async def run(world: World, looks: list[set[int]]) -> list[int]:
     async with trio.open_nursery() as nursery:
         nursery.start_soon(partial(keep_sending, "/mnt", lambda: world.writers, world.sent))
         for files in looks:
-            world.writers = files
+            world.writers = {Inode(file) for file in files}
             await trio.sleep(INTERVAL)
             await trio.testing.wait_all_tasks_blocked()
         nursery.cancel_scope.cancel()
@@ -51,7 +52,7 @@ async def run(world: World, looks: list[set[int]]) -> list[int]:
 
 async def test_a_file_that_stays_open_is_asked_for_each_second_look(world: World, autojump_clock: MockClock) -> None:
     assert await run(world, [{7}] * 6) == [1, 3, 5]
-    assert world.told == 3
+    assert world.told == [{7}] * 3
 
 
 async def test_files_that_come_and_go_are_not_asked_for(world: World, autojump_clock: MockClock) -> None:

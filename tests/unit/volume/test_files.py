@@ -74,6 +74,20 @@ def test_blocks_count_what_is_stored(volume: Volume) -> None:
     assert 128 <= volume.getattr(inode).blocks <= 160, "evicted bytes are still the file's"
 
 
+def test_blocks_behind_a_new_end_do_not_count_though_they_are_there_until_the_commit(volume: Volume) -> None:
+    inode = new(volume, b"f").inode
+    volume.write(inode, 0, b"x" * 200_000)
+    volume.write(inode, 1 << 20, b"x" * 5000)
+    volume.commit()
+    assert volume.truncate(inode, (1 << 20) + 100).blocks == 49 * 8 + 8
+    assert volume.truncate(inode, 5000).blocks == 16
+    assert volume.content.length(inode) > 5000
+    volume.commit()
+    volume.background()
+    assert volume.content.length(inode) == 5000
+    assert volume.getattr(inode).blocks == 16
+
+
 def test_reading_a_directory_or_link_is_refused(volume: Volume) -> None:
     refused(errno.EISDIR, lambda: volume.read(ROOT, 0, 1))
     refused(errno.EISDIR, lambda: volume.write(ROOT, 0, b"x"))
