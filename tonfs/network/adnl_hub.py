@@ -150,7 +150,7 @@ class Remote:
 
     @property
     def address(self) -> UdpAddress | None:
-        return self.pair.peer.address if self.pair is not None else self.hint
+        return self.pair.peer.path.address if self.pair is not None else self.hint
 
 
 class Local:
@@ -214,8 +214,8 @@ class Hub:
         if remote.pair is not None:
             peer = remote.pair.peer
             silent = peer.last_received is None or now - peer.last_received > TRUST_LEARNED
-            if silent or peer.address == address:
-                peer.call_at(address)
+            if silent or peer.path.address == address:
+                peer.path.call_at(address)
         return remote
 
     def _add_remote(self, local: Local, public_key: bytes, hint: UdpAddress | None) -> Remote:
@@ -237,7 +237,8 @@ class Hub:
             if self._pairs >= MAX_PAIRS:
                 self._evict(now, 0.0)
             pair = known.pair = Pair(self, local, known.public_key, now)
-            pair.peer.address = known.hint or remote.hint
+            if (hint := known.hint or remote.hint) is not None:
+                pair.peer.path.call_at(hint)
             self._pairs += 1
             self._sweep_at = min(self._sweep_at, now + SWEEP_EVERY)
         pair.peer.last_used = now
@@ -264,8 +265,8 @@ class Hub:
             pair = remote.pair
             if pair is None:
                 continue
-            if not pair.peer.unproven:
-                remote.hint = pair.peer.address
+            if pair.peer.path.proven:
+                remote.hint = pair.peer.path.address
             remote.pair = None
             pair.rldp.close()
             if pair.peer.channel is not None:
@@ -368,7 +369,7 @@ class Hub:
         else:
             pair = remote.pair
         self._touched.add(pair)
-        pair.peer.receive_root(contents, source, now)
+        pair.peer.receive_root(contents, len(datagram), source, now)
 
     def touch(self, pair: Pair) -> None:
         """The caller used a pair: look at its outbox and timers at the next `take_outgoing`."""
@@ -382,8 +383,12 @@ class Hub:
             outbox = pair.peer.outbox
             if outbox:
                 pair.peer.outbox = []
-                if pair.peer.address is not None:
-                    yield outbox, pair.peer.address
+                if (address := pair.peer.path.address) is not None:
+                    yield outbox, address
+            if pair.peer.elsewhere:
+                elsewhere, pair.peer.elsewhere = pair.peer.elsewhere, []
+                for train, address in elsewhere:
+                    yield [train], address
             deadline = pair.next_deadline()
             if deadline < pair.timer_at:
                 pair.timer_at = deadline

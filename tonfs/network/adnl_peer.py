@@ -17,6 +17,7 @@ from ..errors import BadPacket, UsageError
 from . import adnl_packet as wire
 from .adnl_channel import Channel
 from .adnl_memory import AnswerCache, PartialMessages
+from .adnl_path import Path
 from .api import UdpAddress
 from .keys import KeyPair, short_id
 from .lane import CONFIRM_DATAGRAM, MAX_CUSTOM, PART_DATAGRAM, Kind, Opened, Sink, make_lane, noise
@@ -35,10 +36,8 @@ KEEPALIVE: Final = 1.0
 """Something came and we said nothing for so long: a nop keeps NATs open and stops the peer's re-init."""
 ROOT_BURST: Final = 40.0
 ROOT_RATE: Final = 2.0
-STRANGER_CREDIT: Final = 2
-"""Datagrams for each one that came from an address that nobody vouches for: its sender may have put somebody else's.
-Two hold the longest answer of a DHT node, which C++ asks for once."""
-STRANGER_MAX: Final = 8
+JUMP: Final = 256
+"""A nop whose sequence number is so far ahead asks whether we are where it went: it is answered soon."""
 MAX_ROOT_MESSAGE: Final = 1072
 """A root packet with signature, keys and confirmChannel leaves this much of 1440 bytes."""
 FUTURE: Final = 60
@@ -92,11 +91,10 @@ class AdnlPeer:
         self.own = own
         self.public_key = public_key
         self.id = short_id(public_key)
-        self.address: UdpAddress | None = None
-        self.unproven = False
-        """Whoever sent from `address` has not shown yet that what we send arrives there."""
-        self._credit = 0
+        self.path = Path()
         self.outbox: list[Train] = []
+        self.elsewhere: list[tuple[Train, UdpAddress]] = []
+        """To be sent to other addresses than the one in use."""
         self.channel: Channel | None = None
         self._sink = sink
         self._clock = clock
@@ -121,16 +119,12 @@ class AdnlPeer:
         self._root_tokens = ROOT_BURST
         self._root_time = now
 
-    def call_at(self, address: UdpAddress) -> None:
-        """Somebody other than the peer gives its address."""
-        self.address, self.unproven = address, False
-
     # What the layers above ask.
 
     @property
     def ready(self) -> bool:
-        """The channel is up both ways: bulk data may flow."""
-        return self.channel is not None and self.channel.ready
+        """The channel is up both ways, to a proven address: bulk data may flow."""
+        return self.channel is not None and self.channel.ready and self.path.proven
 
     @property
     def busy(self) -> bool:
@@ -162,8 +156,7 @@ class AdnlPeer:
 
     def send_custom(self, data: bytes, now: float) -> None:
         """Send an adnl.message.custom."""
-        channel = self.channel
-        if channel is None or not channel.ready or len(data) > MAX_CUSTOM:
+        if not self.ready or len(data) > MAX_CUSTOM:
             self.send(wire.pack_message(wire.Custom(data)), now)
             return
         sealed = self._lane.seal_custom(data, noise(1))
@@ -172,8 +165,7 @@ class AdnlPeer:
 
     def send_symbols(self, symbols: Symbols, now: float) -> None:
         """Send symbols of an RLDP part; the hot path of bulk data."""
-        channel = self.channel
-        if channel is None or not channel.ready:
+        if not self.ready:
             for message in symbols.messages():
                 self.send(wire.pack_message(wire.Custom(message)), now)
             return
@@ -211,7 +203,7 @@ class AdnlPeer:
         if self._silent_since is None:
             self._silent_since = now
         channel = self.channel
-        if channel is None or not channel.ready:
+        if channel is None or not self.ready:
             self._send_root([message], now)
             return
         if now - self._silent_since > REINIT_AFTER and now - self._last_reinit > REINIT_EVERY:
@@ -234,11 +226,6 @@ class AdnlPeer:
         self._root_time = now
         if self._root_tokens < 1:
             return  # C++ would drop it and count it against our IP (reference 2.7)
-        if self.unproven:
-            if self._credit < 1:
-                return
-            self._credit -= 1
-        self._root_tokens -= 1
         silent = self._silent_since
         unheard = self.last_received is None and silent is not None and now - silent > REINIT_AFTER
         if unheard and now - self._last_reinit > REINIT_AFTER:
@@ -246,14 +233,14 @@ class AdnlPeer:
             self._last_reinit = now
             self._date = max(self._date + 1, int(self._clock.now()))
         channel = self.channel
-        first: wire.Message | None = None
-        if channel is None or announce:
+        first: wire.Message
+        if channel is None or announce or channel.ready:
             first = wire.CreateChannel(self._channel_key.public_key, self._channel_date)
-        elif not channel.ready:
+        else:
             first = wire.ConfirmChannel(self._channel_key.public_key, channel.peer_public, self._channel_date)
         seqno = self._lane.next_seqno()
         plain = wire.build_contents(
-            ([] if first is None else [wire.pack_message(first)]) + messages,
+            [wire.pack_message(first), *messages],
             seqno=seqno,
             confirm_seqno=self._lane.in_seqno,
             from_key=self.own.public_key,
@@ -262,7 +249,12 @@ class AdnlPeer:
             dates=(self._date, self._peer_date),
             sign=self.own,
         )
-        self._post(wire.seal_root(self.public_key, self.id, plain))
+        datagram = wire.seal_root(self.public_key, self.id, plain)
+        if not self.path.spend(len(datagram)):
+            return
+        self._root_tokens -= 1
+        self.path.key_sent()
+        self._post(datagram)
         self._confirm_due = self._nop_due = float("inf")
 
     # What arrives.
@@ -275,12 +267,10 @@ class AdnlPeer:
         channel, lane, bad = self.channel, self._lane, 0
         while at < end and channel is not None and channel is self.channel:
             opened = lane.open(buffer, at, end, step, noise(4))
-            at = opened.next
+            size, at = opened.next - at, opened.next
             bad += opened.bad
             if opened.accepted:
-                self._heard(source, now)
-                if not channel.ready:
-                    self._mark_ready(channel, now)
+                self._heard_channel(channel, source, size, now)
                 self._nop_due = min(self._nop_due, now + KEEPALIVE)
             if opened.kind is Kind.STRAY:
                 break
@@ -300,35 +290,39 @@ class AdnlPeer:
 
     def _receive_unusual(self, channel: Channel, plain: bytes, source: UdpAddress, now: float) -> None:
         contents = wire.parse_contents(plain)
+        before = self._lane.in_seqno
         if not self._accept_seqnos(contents.seqno, contents.confirm_seqno):
             return
-        self._heard(source, now)
-        self._mark_ready(channel, now)
+        self._heard_channel(channel, source, len(plain), now)
+        if self._lane.in_seqno - before > JUMP:
+            self._nop_due = min(self._nop_due, now + CONFIRM_DELAY)
         for message in contents.messages:
             self._deliver(message, now)
 
-    def receive_root(self, contents: wire.PacketContents, source: UdpAddress, now: float) -> None:
-        """A root packet, decrypted and parsed, whose sender is this peer. Raises BadPacket for a bad signature."""
+    def receive_root(self, contents: wire.PacketContents, size: int, source: UdpAddress, now: float) -> None:
+        """A root packet of `size` bytes, decrypted and parsed, whose sender is this peer. Raises BadPacket for a bad
+        signature."""
         wire.check_signature(contents, self.public_key)
         if contents.reinit_date is None or contents.dst_reinit_date is None:
             raise BadPacket("root packet without dates")
-        if not self._accept_dates(contents.reinit_date, contents.dst_reinit_date, source, now):
+        if not self._accept_dates(contents.reinit_date, contents.dst_reinit_date, size, source, now):
             return
-        if (contents.confirm_seqno or 0) > self._lane.out_seqno:
+        if (contents.confirm_seqno or 0) > max(self._lane.out_seqno, self._lane.promised):
             # tonutils-storage that never learned our date confirms what an earlier life of ours sent (rule 6); without
             # a hint it goes on like that until it gives us up.
-            self._tell_our_date(source, now)
+            self._tell_our_date(size, source, now)
             return
         if not self._accept_seqnos(contents.seqno, contents.confirm_seqno):
             return
-        self._credit = min(self._credit + STRANGER_CREDIT, STRANGER_MAX)
-        self._heard(source, now)
+        self._heard(source, size, now)
         if contents.address is not None:
             self._peer_list_version = max(self._peer_list_version, contents.address.version)
         for message in contents.messages:
             self._deliver(message, now)
+        if self.channel is not None and self.channel.ready:
+            self._check_path(self.channel, source, now)
 
-    def _accept_dates(self, date: int, dst_date: int, source: UdpAddress, now: float) -> bool:
+    def _accept_dates(self, date: int, dst_date: int, size: int, source: UdpAddress, now: float) -> bool:
         """Rules 1-4 of reference 2.4."""
         if dst_date > self._date or date > self._clock.now() + FUTURE:
             return False
@@ -340,28 +334,53 @@ class AdnlPeer:
             return False
         if 0 < dst_date < self._date:
             # It talks to an earlier life of ours. Only a first address is believed: this packet may be old.
-            self._tell_our_date(source, now)
+            self._tell_our_date(size, source, now)
             return False
         return True
 
-    def _tell_our_date(self, source: UdpAddress, now: float) -> None:
+    def _tell_our_date(self, size: int, source: UdpAddress, now: float) -> None:
         """The peer means an earlier life of ours: a root packet shows it the present one."""
-        if self.address is None:
-            self.address, self.unproven = source, True
+        if self.path.address is None or self.path.address == source:
+            self.path.heard(source, size, up=True)
         if now - self._last_reinit > 0.3:
             self._last_reinit = now
-            self._credit = max(self._credit, 1)
             self._send_root([wire.pack_message(wire.Nop())], now)
 
     def _accept_seqnos(self, seqno: int | None, confirm: int | None) -> bool:
         """Rules 5 and 6: not seen before, and no confirmation of what we never sent."""
         return seqno is not None and confirm is not None and self._lane.accept(seqno, confirm)
 
-    def _heard(self, source: UdpAddress, now: float) -> None:
+    def _heard(self, source: UdpAddress, size: int, now: float) -> None:
         self.last_received = self.last_used = now
         self._silent_since = None
-        if source != self.address:
-            self.address, self.unproven = source, not self.ready
+        before = self.path.address
+        if source == before and self.path.proven:
+            return
+        self.path.heard(source, size, self.channel is not None and self.channel.ready)
+        if before is not None and before != self.path.address:
+            self.elsewhere += [(train, before) for train in self.outbox]
+            self.outbox = []
+
+    def _heard_channel(self, channel: Channel, source: UdpAddress, size: int, now: float) -> None:
+        """Something good came through the channel. That the peer has our key speaks for the address that the key went
+        to, not for the one of this packet."""
+        self._mark_ready(channel, now)
+        self._heard(source, size, now)
+        self._check_path(channel, source, now)
+
+    def _check_path(self, channel: Channel, source: UdpAddress, now: float) -> None:
+        """Move to another address, or prove the present one, if the peer shows that it is there."""
+        if source == self.path.address and self.path.proven:
+            return
+        lane, waiting = self._lane, not self.path.proven
+        number = self.path.challenge(source, lane.confirmed, lane.out_seqno, now)
+        if number:
+            lane.promised = max(lane.promised, number)
+            nop = wire.pack_message(wire.Nop())
+            datagram = channel.seal(wire.build_contents([nop], seqno=number, confirm_seqno=lane.in_seqno))
+            self.elsewhere.append((Train(datagram, len(datagram)), source))
+        elif waiting and self.path.proven:
+            self._sink.on_ready(self, now)
 
     def _reset(self, now: float) -> None:
         """The peer began anew: forget channel, counters and halves of messages (rule 2)."""
@@ -369,6 +388,7 @@ class AdnlPeer:
             self._sink.on_channel(self, self.channel.in_id, None)
         self.channel = None
         self._lane.reset()
+        self.path.forget_key()
         self._peer_list_version = 0
         self.partial.clear()
         # A fresh key, so that datagrams recorded in the old life mean nothing in the new one.
@@ -382,8 +402,9 @@ class AdnlPeer:
     def _mark_ready(self, channel: Channel, now: float) -> None:
         if not channel.ready:
             channel.ready = True
-            self.unproven = False  # the key that this needed went to that address
-            self._sink.on_ready(self, now)
+            self.path.key_used()
+            if self.ready:
+                self._sink.on_ready(self, now)
             self._nop_due = min(self._nop_due, now + CONFIRM_DELAY)  # anything through the channel readies the peer
 
     def _open_channel(self, key: bytes, date: int, now: float) -> Channel:

@@ -26,6 +26,8 @@ log = get_logger(__name__)
 
 MAX_VALUES: Final = 50_000
 MAX_BYTES: Final = 32 << 20
+MAX_TOLD: Final = 7
+"""Nodes in an answer: one datagram, so that also a client that asks once from an address yet unproven gets it whole."""
 REFRESH_EVERY: Final = 60.0
 """Seconds between rounds of housekeeping: expiry, pings of known nodes, a search for our own neighbourhood and one
 for a random place, so that nodes far from us are known too."""
@@ -209,7 +211,7 @@ class DhtServer:
 
     def _nearest(self, key: bytes, k: int) -> list[DhtNode]:
         good = (node for node in self._table.nearest(key, 2 * MAX_K) if trusted(node))
-        return [node for node, _ in zip(good, range(max(0, min(k, MAX_K))), strict=False)]
+        return [node for node, _ in zip(good, range(max(0, min(k, MAX_TOLD))), strict=False)]
 
     def _store(self, value: DhtValue) -> bytes | None:
         now = self._clock.now()

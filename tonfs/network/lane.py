@@ -151,6 +151,14 @@ class Lane(Protocol):
         """Last sequence number used."""
         ...
 
+    @property
+    def confirmed(self) -> int:
+        """The number of ours that the packet accepted last confirms."""
+        ...
+
+    promised: int
+    """A higher number that was used besides, or 0: it may be confirmed, and then numbers go on behind it."""
+
     def set_channel(self, in_id: bytes, in_key: bytes, out_id: bytes, out_key: bytes) -> None: ...
 
     def reset(self) -> None:

@@ -23,7 +23,7 @@ from .lane import (
     Sink,
 )
 
-VERSION: Final = 2
+VERSION: Final = 3
 """Of the helper that this module was written for (`tf_version` in packets.c)."""
 if not hasattr(lib, "tf_version") or lib.tf_version() != VERSION:
     raise ImportError("the C helper was built from other sources than these: install again")
@@ -158,6 +158,18 @@ class NativeLane:
     def out_seqno(self) -> int:
         return int(self._lane.out_seqno)
 
+    @property
+    def confirmed(self) -> int:
+        return int(self._lane.confirmed)
+
+    @property
+    def promised(self) -> int:
+        return int(self._lane.promised)
+
+    @promised.setter
+    def promised(self, value: int) -> None:
+        self._lane.promised = value
+
     def set_channel(self, in_id: bytes, in_key: bytes, out_id: bytes, out_key: bytes) -> None:
         lane = self._lane
         for field, value in (
@@ -172,7 +184,7 @@ class NativeLane:
 
     def reset(self) -> None:
         lane = self._lane
-        lane.in_seqno = lane.out_seqno = 0
+        lane.in_seqno = lane.out_seqno = lane.promised = lane.confirmed = 0
         lane.window = [0, 0, 0, 0]
 
     def next_seqno(self) -> int:

@@ -214,11 +214,22 @@ def find_custom(plain: bytes) -> tuple[int, int, int, int] | None:
 class PythonLane:
     """See `Lane`."""
 
-    __slots__ = ("_in_id", "_in_key", "_in_mask", "_out_id", "_out_key", "_sinks", "in_seqno", "out_seqno")
+    __slots__ = (
+        "_in_id",
+        "_in_key",
+        "_in_mask",
+        "_out_id",
+        "_out_key",
+        "_sinks",
+        "confirmed",
+        "in_seqno",
+        "out_seqno",
+        "promised",
+    )
 
     def __init__(self) -> None:
         self._in_id = self._in_key = self._out_id = self._out_key = bytes(32)
-        self.in_seqno = self.out_seqno = self._in_mask = 0
+        self.in_seqno = self.out_seqno = self.promised = self.confirmed = self._in_mask = 0
         self._sinks: dict[bytes, PythonSink] = {}
 
     def set_channel(self, in_id: bytes, in_key: bytes, out_id: bytes, out_key: bytes) -> None:
@@ -227,23 +238,25 @@ class PythonLane:
         self._in_id, self._in_key, self._out_id, self._out_key = in_id, in_key, out_id, out_key
 
     def reset(self) -> None:
-        self.in_seqno = self.out_seqno = self._in_mask = 0
+        self.in_seqno = self.out_seqno = self.promised = self.confirmed = self._in_mask = 0
 
     def next_seqno(self) -> int:
         self.out_seqno += 1
         return self.out_seqno
 
     def accept(self, seqno: int, confirm: int) -> bool:
-        if seqno < 1 or not 0 <= confirm <= self.out_seqno:
+        if seqno < 1 or not 0 <= confirm <= max(self.out_seqno, self.promised):
             return False
         ahead = seqno - self.in_seqno
         if ahead > 0:
             self._in_mask = (self._in_mask << ahead | 1) & _WINDOW if ahead < _WIDTH else 1
             self.in_seqno = seqno
-            return True
-        if ahead <= -_WIDTH or self._in_mask >> -ahead & 1:
+        elif ahead <= -_WIDTH or self._in_mask >> -ahead & 1:
             return False
-        self._in_mask |= 1 << -ahead
+        else:
+            self._in_mask |= 1 << -ahead
+        self.confirmed = confirm
+        self.out_seqno = max(self.out_seqno, confirm)
         return True
 
     def watch(self, sink: Sink) -> bool:
@@ -361,6 +374,7 @@ class PythonLane:
                 run.here = here
                 return plain
             symbols.append(plain[96:864])
+            self.confirmed = confirm
             esi += 1
             seqno += 1
             if len(symbols) == ahead:

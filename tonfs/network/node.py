@@ -165,7 +165,7 @@ class NodeEndpoint:
             for remote in self.local.remotes.values()
             if remote.pair is not None
             and (remote.pair.peer.last_received or 0.0) >= since
-            and not remote.pair.peer.unproven
+            and remote.pair.peer.path.proven
         ]
         return [(key, address) for _, key, address in sorted(found, reverse=True) if address is not None]
 

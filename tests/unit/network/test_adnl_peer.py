@@ -127,7 +127,7 @@ def test_answers_go_to_where_the_peer_was_last_heard() -> None:
     a.address = ("10.0.0.1", 9999)
     net.nodes[a.address] = a
     assert net.ask(a, b, b"2") == b"re:2"
-    assert b.pair(a).peer.address == a.address
+    assert b.pair(a).peer.path.address == a.address
 
 
 def test_a_given_address_counts_when_the_peer_was_silent() -> None:
@@ -150,14 +150,14 @@ def test_recorded_datagrams_mean_nothing_a_second_time() -> None:
     for number in range(10):
         assert net.ask(a, b, b"%d" % number) is not None
     executed = len(b.asked)
-    address = b.pair(a).peer.address
+    address = b.pair(a).peer.path.address
     liar = ("10.6.6.6", 666)
     for _ in range(3):
         for datagram, target in list(recorded):
             net.nodes[target].hub.receive(datagram, liar, net.time)
         net.run(20)
     assert len(b.asked) == executed
-    assert b.pair(a).peer.address == address
+    assert b.pair(a).peer.path.address == address
     assert net.ask(a, b, b"still") == b"re:still"
 
 
@@ -185,7 +185,7 @@ def test_a_forged_sender_changes_nothing() -> None:
     net.run(1)
     assert b.hub.stats.bad == 2
     assert b.asked == [b"1"]
-    assert b.pair(a).peer.address == a.address
+    assert b.pair(a).peer.path.address == a.address
 
 
 def test_message_parts_that_do_not_match_their_hash_are_dropped() -> None:

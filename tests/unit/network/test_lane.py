@@ -96,6 +96,37 @@ def test_a_sealed_message_comes_out_whole(make_lane: Any, make_sink: Any, size: 
 
 
 @every
+def test_numbers_that_were_not_used_cannot_be_confirmed_and_a_promised_one_is_gone_on_behind(
+    make_lane: Any, make_sink: Any
+) -> None:
+    lane = make_lane()
+    lane.next_seqno()
+    assert not lane.accept(1, 2)
+    lane.promised = 1 << 40
+    assert lane.accept(1, 1)
+    assert (lane.confirmed, lane.out_seqno) == (1, 1)
+    assert not lane.accept(2, (1 << 40) + 1)
+    assert lane.accept(2, 1 << 40)
+    assert not lane.accept(2, 1)
+    assert (lane.confirmed, lane.next_seqno()) == (1 << 40, (1 << 40) + 1)
+    lane.reset()
+    assert (lane.confirmed, lane.promised, lane.out_seqno) == (0, 0, 0)
+
+
+@every
+def test_what_the_last_packet_of_a_train_confirms_is_known(make_lane: Any, make_sink: Any) -> None:
+    one, two = lanes(make_lane)
+    data = blob(8)
+    sink: Sink = make_sink(key_of(data), 8)
+    assert two.watch(sink)
+    sealed = two.seal_custom(b"x", bytes(14))
+    one.open(bytearray(sealed), 0, len(sealed), len(sealed), bytes(14))
+    train = bytes(one.seal_parts(head_of(data), data, 0, 0, 4, seam.noise(4)))
+    assert open_all(two, train, 952)[-1].accepted == 4
+    assert two.confirmed == 1
+
+
+@every
 def test_longer_messages_are_refused(make_lane: Any, make_sink: Any) -> None:
     one, _ = lanes(make_lane)
     with pytest.raises(ValueError, match="size"):
@@ -527,20 +558,24 @@ def test_both_open_trains_of_symbols_alike(
         assert first.symbols() == second.symbols()
         assert (first.unconfirmed, first.due, first.confirm()) == (second.unconfirmed, second.due, second.confirm())
     assert ends[0][0].in_seqno == ends[1][0].in_seqno
+    assert ends[0][0].confirmed == ends[1][0].confirmed
     for seqno in range(ends[0][0].in_seqno, ends[0][0].in_seqno - 256, -1):  # the same ones were seen
         assert ends[0][0].accept(seqno, 0) == ends[1][0].accept(seqno, 0)
 
 
 @BOTH
 @settings(max_examples=100, deadline=None, derandomize=True)
-@given(st.lists(st.tuples(st.integers(-5, 600), st.integers(-1, 20)), max_size=80), st.integers(0, 15))
-def test_both_accept_the_same_numbers(numbers: list[tuple[int, int]], sent: int) -> None:
+@given(
+    st.lists(st.tuples(st.integers(-5, 600), st.integers(-1, 20)), max_size=80), st.integers(0, 15), st.integers(0, 20)
+)
+def test_both_accept_the_same_numbers(numbers: list[tuple[int, int]], sent: int, promised: int) -> None:
     one, two = (make_lane() for make_lane, _ in IMPLEMENTATIONS)
     for _ in range(sent):
         assert one.next_seqno() == two.next_seqno()
+    one.promised = two.promised = promised
     for seqno, confirm in numbers:
         assert one.accept(seqno, confirm) == two.accept(seqno, confirm)
-        assert one.in_seqno == two.in_seqno
+        assert (one.in_seqno, one.out_seqno, one.confirmed) == (two.in_seqno, two.out_seqno, two.confirmed)
 
 
 @BOTH

@@ -15,7 +15,7 @@
 #error "the wire is little-endian and so must be the machine; the Python twin works everywhere"
 #endif
 
-enum { VERSION = 2 }; /* raise it with every change of packets.h or of what a function means */
+enum { VERSION = 3 }; /* raise it with every change of packets.h or of what a function means */
 enum { SYMBOL = 768, DATAGRAM = 952, PLAIN = 888, PART = 840, HEAD = 64, KEY = 60, MAX_DATAGRAM = 2048, NOISE = 14 };
 enum { MAX_ESI = 1 << 24, MAX_CUSTOM = 1024, SINKS = 256, CONFIRMS = 64, CONFIRM = 52, CONFIRM_EVERY = 32 };
 
@@ -205,6 +205,14 @@ void tf_unwatch(tf_lane *lane, tf_sink *sink)
 
 /* Sequence numbers (reference protocol 2.4, rules 5 and 6). */
 
+static int accepted(tf_lane *lane, int64_t confirm)
+{
+    lane->confirmed = confirm;
+    if (confirm > lane->out_seqno)
+        lane->out_seqno = confirm;
+    return 1;
+}
+
 static void shift(uint64_t *window, int64_t by)
 {
     int words = (int)(by >> 6), bits = (int)(by & 63), i;
@@ -218,7 +226,7 @@ static void shift(uint64_t *window, int64_t by)
 int tf_accept(tf_lane *lane, int64_t seqno, int64_t confirm)
 {
     int64_t ahead;
-    if (seqno < 1 || confirm < 0 || confirm > lane->out_seqno)
+    if (seqno < 1 || confirm < 0 || (confirm > lane->out_seqno && confirm > lane->promised))
         return 0;
     ahead = seqno - lane->in_seqno; /* no overflow: both are at least 0 */
     if (ahead > 0) {
@@ -228,12 +236,12 @@ int tf_accept(tf_lane *lane, int64_t seqno, int64_t confirm)
             memset(lane->window, 0, sizeof lane->window);
         lane->window[0] |= 1;
         lane->in_seqno = seqno;
-        return 1;
+        return accepted(lane, confirm);
     }
     if (ahead <= -256 || lane->window[-ahead >> 6] >> (-ahead & 63) & 1)
         return 0;
     lane->window[-ahead >> 6] |= (uint64_t)1 << (-ahead & 63);
-    return 1;
+    return accepted(lane, confirm);
 }
 
 /* Sealing. */

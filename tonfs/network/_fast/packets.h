@@ -26,6 +26,8 @@ typedef struct {
     uint8_t out_key[32];
     int64_t in_seqno;
     int64_t out_seqno;
+    int64_t promised;     /* a higher number that was used besides, or 0 */
+    int64_t confirmed;    /* what the packet accepted last confirms */
     uint64_t window[4];   /* bit i of the 256: number in_seqno - i came */
     uint32_t sinks;
     uint32_t stamp;
