@@ -46,9 +46,10 @@ def free_port() -> int:
 
 
 @contextmanager
-def serving(volume: Path, port: int) -> Iterator[subprocess.Popen[bytes]]:
+def serving(volume: Path, port: int, *words: str) -> Iterator[subprocess.Popen[bytes]]:
     """The door, answering."""
-    command = [sys.executable, "-m", "tonfs", "--volume", str(volume), "s3", "serve", "--listen", f"127.0.0.1:{port}"]
+    listen = ["--listen", f"127.0.0.1:{port}"]
+    command = [sys.executable, "-m", "tonfs", "--volume", str(volume), "s3", "serve", *listen, *words]
     with (volume / "log" / "test.log").open("ab") as output:
         process = subprocess.Popen(command, stdout=output, stderr=output)
     try:

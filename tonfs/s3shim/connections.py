@@ -13,6 +13,7 @@ from aiohttp import StreamReader, web
 from aiohttp.http import HttpRequestParser
 
 from . import xml
+from .inlet import PIECE, Inlet
 from .straight import Rest
 
 IDLE: Final = 60.0
@@ -40,11 +41,12 @@ def _quiet_logger() -> logging.Logger:
 class Connection(web.RequestHandler):
     """Answers what is not HTTP with an error as S3 has them, and lets large bodies pass its parser by."""
 
-    __slots__ = ("_rest",)
+    __slots__ = ("_rest", "inlet")
 
-    def __init__(self, manager: web.Server, **words: Any) -> None:
+    def __init__(self, manager: web.Server, piece: memoryview, **words: Any) -> None:
         super().__init__(manager, **words)
         self._rest: Rest | None = None
+        self.inlet = Inlet(self, piece)
 
     def rest_of(self, content: StreamReader, left: int) -> Rest | None:
         """What is still to come of the request's body, `left` bytes, of which the parser has seen nothing yet."""
@@ -61,7 +63,7 @@ class Connection(web.RequestHandler):
             elif self.transport is not None:
                 self.transport.resume_reading()
 
-        self._rest = Rest(self, transport, left, give_back)
+        self._rest = Rest(self.inlet, transport, left, give_back)
         return self._rest
 
     def _new_parser(self) -> HttpRequestParser:
@@ -117,17 +119,19 @@ class Connections(web.Server):
             "auto_decompress": False,
             "keepalive_timeout": IDLE,
             "lingering_time": LINGER,
+            "read_bufsize": PIECE,
         }
         super().__init__(handler, **self._words)
+        self._piece = memoryview(bytearray(PIECE))
         self._busy: set[object] = set()
         self._idle_since: dict[object, float] = {}
         self._patrol: asyncio.Task[None] | None = None
 
-    def __call__(self) -> web.RequestHandler:
+    def __call__(self) -> Inlet:  # type: ignore[override]  # to asyncio one protocol is as good as another
         loop = asyncio.get_running_loop()
-        connection = Connection(self, loop=loop, **self._words)
+        connection = Connection(self, self._piece, loop=loop, **self._words)
         self._idle_since[connection] = loop.time()
-        return connection
+        return connection.inlet
 
     def connection_made(self, handler: web.RequestHandler, transport: asyncio.Transport) -> None:
         super().connection_made(handler, transport)

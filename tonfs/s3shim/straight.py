@@ -21,7 +21,11 @@ class Rest(asyncio.BufferedProtocol):
     """
 
     def __init__(
-        self, owner: asyncio.Protocol, transport: asyncio.Transport, left: int, give_back: Callable[[bool], None]
+        self,
+        owner: asyncio.BufferedProtocol,
+        transport: asyncio.Transport,
+        left: int,
+        give_back: Callable[[bool], None],
     ) -> None:
         """Takes the transport over. `give_back` is called once, when it has its own protocol again: True when all
         bytes came."""
