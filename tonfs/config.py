@@ -43,6 +43,10 @@ class S3Settings:
     """HEAD says in `x-amz-meta-tonfs-*` where the object's bytes are."""
     upload_days: float = 7.0
     """Days after which a multipart upload that was not completed is forgotten."""
+    open_uploads: int = 10_000
+    """Multipart uploads that may be open at once."""
+    parts_share: float = 0.5
+    """What parts of open uploads may take of the disk: of the space that is free or that they have already."""
 
 
 @dataclass(frozen=True)
@@ -99,6 +103,10 @@ class Settings:
             raise UsageError("peer.packet_loss is only for the devnet.", hint="Remove it from config.toml.")
         if not 0.0 < self.s3.upload_days <= 3650.0:
             raise UsageError("s3.upload_days must lie between 0 and 3650.")
+        if not 1 <= self.s3.open_uploads <= 1_000_000:
+            raise UsageError("s3.open_uploads must lie between 1 and 1,000,000.")
+        if not 0.0 < self.s3.parts_share <= 1.0:
+            raise UsageError("s3.parts_share must lie between 0 and 1.")
         if not 0.0 <= self.peer.packet_loss < 1.0:
             raise UsageError("peer.packet_loss must lie between 0 and 1.")
         if min(self.peer.upload_limit, self.peer.upload_limit_per_peer) < 0:

@@ -161,6 +161,8 @@ class Front:
             replicated=config.settings.network != "none",
             show_state=settings.replica_headers,
             upload_days=settings.upload_days,
+            open_uploads=settings.open_uploads,
+            parts_share=settings.parts_share,
         )
         place = (self._volume, config.s3_listen, settings.region, keys, fetcher)
         start = partial(serve_s3, *place, safety=safety, features=features)

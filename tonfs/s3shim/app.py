@@ -33,6 +33,7 @@ from .durable import GroupCommit
 from .features import DEFAULT_FEATURES, Features, keep_house
 from .http import HttpBody, question_of, send
 from .keys import KeyStore
+from .limits import UploadLimits
 from .listen import DEFAULT_SAFETY, Safety, check_exposure, is_loopback, parse_listen, tls_context
 from .router import Operation, check_headers, check_method, route
 from .turns import Turns
@@ -122,6 +123,7 @@ class _Server:
             fetch=fetch,
             slow=self._slow,
             commit=GroupCommit(namespace.commit, self._slow),
+            limits=UploadLimits(features.open_uploads, features.parts_share),
             uid=os.getuid(),
             gid=os.getgid(),
             allow_unsigned=allow_unsigned,

@@ -10,6 +10,7 @@ from ..clock import Clock
 from ..volume.api import Namespace, RemoteRange
 from .crowd import Crowd
 from .keys import AccessKey, KeyStore
+from .limits import UploadLimits
 from .sigv4 import Identity, Request
 
 T = TypeVar("T")
@@ -43,6 +44,7 @@ class Door:
     slow: Slow
     commit: Callable[[], Awaitable[None]]
     """What was done before the call is durable when it returns; one commit serves all who wait."""
+    limits: UploadLimits
     uid: int
     gid: int
     replicated: bool = False

@@ -29,6 +29,10 @@ class Features:
     """HEAD tells more about it in `x-amz-meta-tonfs-*`."""
     upload_days: float = 7.0
     """Days after which an upload that was not completed is forgotten, with its parts."""
+    open_uploads: int = 10_000
+    """Uploads that may be open at once."""
+    parts_share: float = 0.5
+    """What their parts may take of the disk: of the space that is free or that they have already."""
 
 
 DEFAULT_FEATURES: Final = Features()

@@ -262,7 +262,7 @@ async def upload_part_copy(call: Call) -> Answer:
 async def _copy_part(
     call: Call, upload_id: str, number: int, found: Found, span: tuple[int, int], algorithm: str | None
 ) -> Answer:
-    with staging(call) as staged:
+    with call.door.limits.room(call.door.namespace, span[1] - span[0]), staging(call) as staged:
         copied = await copy_bytes(call, found, *span, staged.inode, algorithm)
         checksum = copied.checksums[algorithm] if algorithm is not None else ""
         part = await call.door.slow(partial(add_part, call, upload_id, number, staged, copied.md5, checksum))

@@ -6,7 +6,7 @@ import errno
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Final
+from typing import Any
 
 from ..errors import FsError, NoSpace, S3Error
 from ..volume.api import Attr, Namespace, S3Record, Upload, UploadPart
@@ -18,9 +18,6 @@ from .handlers_put import check_destination, described
 from .mapping import Key, find_bucket, parse_key
 from .receive import Staged, received
 from .store import conditionally, refusal, write_check
-
-MAX_OPEN: Final = 10_000
-"""Uploads that may be open at once."""
 
 
 @dataclass(frozen=True)
@@ -96,10 +93,7 @@ async def create_upload(call: Call) -> Answer:
     namespace = call.door.namespace
 
     def work() -> Upload:
-        if namespace.open_uploads() >= MAX_OPEN:
-            raise S3Error(
-                "InvalidRequest", 400, f"There are {MAX_OPEN} uploads already that nobody completed or aborted."
-            )
+        call.door.limits.check_open(namespace)
         try:
             upload = namespace.begin_upload(bucket.inode, call.key, Facts(record, algorithm, kind).to_json())
         except (FsError, NoSpace) as exc:
@@ -126,11 +120,12 @@ async def upload_part(call: Call) -> Answer:
     _, upload = open_upload(call)
     algorithm = Facts.of(upload.facts).algorithm
     intake = Intake(call, needs_length=True, also=algorithm)
-    async with received(call, intake) as (staged, digests):
-        await call.door.slow(
-            partial(add_part, call, upload.id, number, staged, digests.md5, checksum_for(algorithm, digests))
-        )
-        await call.door.commit()
+    with call.door.limits.room(call.door.namespace, intake.length or 0):
+        async with received(call, intake) as (staged, digests):
+            await call.door.slow(
+                partial(add_part, call, upload.id, number, staged, digests.md5, checksum_for(algorithm, digests))
+            )
+            await call.door.commit()
     headers: Headers = [("ETag", f'"{digests.md5}"')]
     headers += [(f"x-amz-checksum-{name}", value) for name, value in digests.checksums.items()]
     return Answer(200, headers)

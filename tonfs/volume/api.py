@@ -542,6 +542,10 @@ class Namespace(Protocol):
         """How many there are."""
         ...
 
+    def parts_bytes(self) -> int:
+        """Of all parts of all open uploads, on this disk."""
+        ...
+
     def upload(self, upload_id: str) -> Upload:
         """Also one that is complete, for as long as its answer is kept."""
         ...

@@ -37,6 +37,9 @@ def _part(row: tuple[Any, ...]) -> UploadPart:
 class Uploads(Listings):
     """Everything that takes an upload's id raises FsError(ENOENT) when there is none."""
 
+    _parts_bytes: int | None = None
+    """Of all parts; None until somebody asks."""
+
     @locked
     def begin_upload(self, bucket: Inode, key: bytes, facts: Mapping[str, Any]) -> Upload:
         self.space.require()
@@ -50,6 +53,13 @@ class Uploads(Listings):
     def open_uploads(self) -> int:
         (count,) = self.db.execute("SELECT count(*) FROM upload WHERE done IS NULL").fetchone()
         return int(count)
+
+    @locked
+    def parts_bytes(self) -> int:
+        if self._parts_bytes is None:
+            (total,) = self.db.execute("SELECT coalesce(sum(size), 0) FROM upload_part").fetchone()
+            self._parts_bytes = int(total)
+        return self._parts_bytes
 
     @locked
     def upload(self, upload_id: str) -> Upload:
@@ -72,20 +82,26 @@ class Uploads(Listings):
             raise FsError(f"Inode {staged} is not staged.", errno.EINVAL)
         part = UploadPart(number, staged, node.size, etag, checksum, self.now_ns())
         with self._atomic():
-            old = self._part_inode(upload_id, number)
+            old, freed = self._part(upload_id, number)
             values = (upload_id, number, staged, part.size, etag, checksum, part.modified_ns)
             self._sql(f"INSERT OR REPLACE INTO upload_part (upload, {_PART}) VALUES (?, ?, ?, ?, ?, ?, ?)", values)
             self._order(staged)
+        self._count_parts(part.size - freed)
         if old is not None:
             self.drop(old)
         self._commit_if_large()
         return part
 
-    def _part_inode(self, upload_id: str, number: int) -> Inode | None:
+    def _part(self, upload_id: str, number: int) -> tuple[Inode | None, int]:
+        """Inode and size; (None, 0) when there is no such part."""
         row = self.db.execute(
-            "SELECT inode FROM upload_part WHERE upload = ? AND number = ?", (upload_id, number)
+            "SELECT inode, size FROM upload_part WHERE upload = ? AND number = ?", (upload_id, number)
         ).fetchone()
-        return Inode(row[0]) if row else None
+        return (Inode(row[0]), row[1]) if row else (None, 0)
+
+    def _count_parts(self, change: int) -> None:
+        if self._parts_bytes is not None:
+            self._parts_bytes += change
 
     @locked
     def upload_parts(self, upload_id: str, after: int = 0, limit: int = 10_000) -> list[UploadPart]:
@@ -120,17 +136,21 @@ class Uploads(Listings):
 
     def _forget_upload(self, upload_id: str) -> None:
         with self._atomic():
-            inodes = self._forget_parts(upload_id)
+            gone = self._forget_parts(upload_id)
             self._sql("DELETE FROM upload WHERE id = ?", (upload_id,))
-        for inode in inodes:
-            self.drop(inode)
+        self._drop_parts(gone)
         self._commit_if_large()
 
-    def _forget_parts(self, upload_id: str) -> list[Inode]:
-        """What the caller drops once it is out of `_atomic`."""
-        rows = self.db.execute("SELECT inode FROM upload_part WHERE upload = ?", (upload_id,)).fetchall()
+    def _forget_parts(self, upload_id: str) -> list[tuple[int, int]]:
+        """(inode, size) of each, for `_drop_parts` once the caller is out of `_atomic`."""
+        rows = self.db.execute("SELECT inode, size FROM upload_part WHERE upload = ?", (upload_id,)).fetchall()
         self._sql("DELETE FROM upload_part WHERE upload = ?", (upload_id,))
-        return [Inode(inode) for (inode,) in rows]
+        return rows
+
+    def _drop_parts(self, gone: Sequence[tuple[int, int]]) -> None:
+        self._count_parts(-sum(size for _, size in gone))
+        for inode, _ in gone:
+            self.drop(Inode(inode))
 
     def complete_upload(
         self,
@@ -164,7 +184,7 @@ class Uploads(Listings):
         sources: list[ObjectPart] = []
         offset = 0
         for part in chosen:
-            if self._part_inode(upload_id, part.number) != part.inode:
+            if self._part(upload_id, part.number)[0] != part.inode:
                 raise Stale("A part was sent again meanwhile.")
             sources.append(ObjectPart(part.number, offset, part.size, part.checksum))
             offset += part.size
@@ -172,12 +192,11 @@ class Uploads(Listings):
         try:
             with self._atomic():  # object, parts and answer change together, whenever the index is committed
                 node = self._become(staged, upload.bucket, parts, record, expect, marker, sources, changes)
-                inodes = self._forget_parts(upload_id)
+                gone = self._forget_parts(upload_id)
                 self._sql("UPDATE upload SET done = ? WHERE id = ?", (json.dumps(dict(answer)), upload_id))
         finally:
             self.drop(staged)
-        for inode in inodes:
-            self.drop(inode)
+        self._drop_parts(gone)
         self._commit_if_large()
         return self._attr(node)
 
