@@ -12,7 +12,7 @@ from typing import Final
 
 GRAIN: Final = 0.0004
 """Seconds of work after which a pause is due."""
-PAUSE: Final = 4.0
+PAUSE: Final = 8.0
 """Times as long as the work before it."""
 LONGEST: Final = 0.01
 

@@ -31,12 +31,12 @@ def thread(monkeypatch: pytest.MonkeyPatch) -> Thread:
 
 def test_work_beside_a_busy_mount_is_followed_by_a_longer_pause(thread: Thread) -> None:
     share = Turns(lambda: True)
+    thread.worked += 0.0005
+    share.take()
+    share.take()
     thread.worked += 0.001
     share.take()
-    share.take()
-    thread.worked += 0.002
-    share.take()
-    assert thread.pauses == pytest.approx([0.001 * PAUSE, 0.002 * PAUSE])
+    assert thread.pauses == pytest.approx([0.0005 * PAUSE, 0.001 * PAUSE])
 
 
 def test_no_pause_is_long(thread: Thread) -> None:
