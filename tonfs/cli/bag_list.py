@@ -63,7 +63,7 @@ def _line(bag: dict[str, Any]) -> str:
 @json_option
 def remove(bags: tuple[str, ...], files: bool, store: BagStore, as_json: bool) -> None:
     removed: list[dict[str, Any]] = []
-    for directory in [store.find(word) for word in bags]:
+    for directory in dict.fromkeys(store.find(word) for word in bags):  # one may be named twice
         bag = str(summary(directory)["bag_id"])
         with suppress(NotRunning):  # then nobody seeds it
             call_sync(store.socket, "forget", {"bag_id": bag}, who="peer", timeout=30.0)

@@ -49,10 +49,8 @@ def parse_source(text: str) -> tuple[bytes, Key]:
         )
 
     raw, question, query = text.partition("?")
-    if question:
-        versions = [value for name, _, value in parse_query(query) if name == "versionId"]
-        if versions not in ([], [b"null"]):
-            raise S3Error("InvalidArgument", 400, "Invalid version id specified.")
+    if question and [(name, value) for name, _, value in parse_query(query)] != [("versionId", b"null")]:
+        raise S3Error("InvalidArgument", 400, "A copy source may name the version 'null', and nothing else.")
     try:
         path = decode(raw)
     except S3Error:

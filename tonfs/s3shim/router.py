@@ -1,8 +1,9 @@
 """Which operation a request asks for, exactly. Pure.
 
 A sub-resource or a header that asks for something tonfs does not do is refused; it never falls through to the plain
-operation on the bucket or object below (that would, for instance, answer `?acl` with the object's bytes). Query words
-that S3 does not know are ignored, as S3 does (`?x-id=PutObject`).
+operation on the bucket or object below (that would, for instance, answer `?acl` with the object's bytes). S3 grows: a
+word without a value is how it names a sub-resource, so one that is not known here is refused where it could destroy
+something. Other unknown words are ignored, as S3 does (`?x-id=PutObject`).
 """
 
 from __future__ import annotations
@@ -79,6 +80,9 @@ SUB_RESOURCES: Final = frozenset(
         "accelerate",
         "acl",
         "analytics",
+        "annotation",
+        "annotation-prefix",
+        "annotationName",
         "attributes",
         "cors",
         "delete",
@@ -90,6 +94,9 @@ SUB_RESOURCES: Final = frozenset(
         "list-type",
         "location",
         "logging",
+        "max-annotation-results",
+        "max-directory-buckets",
+        "metadataAnnotationTable",
         "metadataConfiguration",
         "metadataInventoryTable",
         "metadataJournalTable",
@@ -125,6 +132,28 @@ SUB_RESOURCES: Final = frozenset(
     ]
 )
 """Query words that make a request mean something else."""
+
+PARAMETERS: Final = frozenset(
+    [
+        "continuation-token",
+        "delimiter",
+        "encoding-type",
+        "fetch-owner",
+        "id",
+        "key-marker",
+        "marker",
+        "max-keys",
+        "max-parts",
+        "max-uploads",
+        "part-number-marker",
+        "prefix",
+        "start-after",
+        "upload-id-marker",
+        "version-id-marker",
+        "x-id",
+    ]
+)
+"""Query words that say how, not what: they may be empty."""
 
 OVERRIDES: Final[Mapping[str, str]] = {
     "response-content-type": "Content-Type",
@@ -261,7 +290,7 @@ def check_method(request: Request) -> None:
 def route(request: Request) -> Target:
     """Raises S3Error: NotImplemented, MethodNotAllowed, InvalidArgument, InvalidURI."""
     bucket, key = split_path(request.raw_path)
-    words = {name for name, _, _ in request.query} & SUB_RESOURCES if request.query else set()
+    words = _sub_resources(request) if request.query else set()
     if b"/" in bucket or (not bucket and key):
         raise S3Error("InvalidBucketName", 400, "The specified bucket is not valid.")
     if not bucket:
@@ -271,6 +300,19 @@ def route(request: Request) -> Target:
     else:
         operation = _object(request, words)
     return Target(operation, bucket, key)
+
+
+def _sub_resources(request: Request) -> set[str]:
+    writing = request.method not in ("GET", "HEAD")
+    return {
+        name
+        for name, _, value in request.query
+        if name in SUB_RESOURCES or (writing and not value and not _says_how(name))
+    }
+
+
+def _says_how(name: str) -> bool:
+    return name in PARAMETERS or name in OVERRIDES or name.lower().startswith("x-amz-")
 
 
 def not_implemented(what: str) -> S3Error:
@@ -283,7 +325,7 @@ def _not_allowed() -> S3Error:
 
 def _plain(words: set[str]) -> None:
     if words:
-        raise not_implemented(sorted(words)[0])
+        raise not_implemented(sorted(words)[0][:80])
 
 
 def _service(request: Request, words: set[str]) -> Operation:
@@ -323,7 +365,7 @@ def _object(request: Request, words: set[str]) -> Operation:
     if words:
         operation = _OBJECT_SUB.get((request.method, frozenset(words)))
         if operation is None:
-            raise not_implemented(sorted(words)[0])
+            raise not_implemented(sorted(words)[0][:80])
         if operation is Operation.UPLOAD_PART and copy:
             operation = Operation.UPLOAD_PART_COPY
     else:

@@ -114,7 +114,7 @@ def test_a_bag_goes_from_one_store_to_another_whole_and_in_part(tool: Tool, phot
 
             handed = tool.json("seed", bag, store="one")
             assert (handed["running"], handed["bags"], handed["upload_limit"]) == (True, [bag], 32 << 20)
-            assert tool.json("remove", bag, store="one")["bags"] == [{"bag_id": bag, "deleted": 0}]
+            assert tool.json("remove", bag, bag, store="one")["bags"] == [{"bag_id": bag, "deleted": 0}]
             assert tool.json("list", store="one")["bags"] == []
             assert (photos / "a").exists()
         finally:

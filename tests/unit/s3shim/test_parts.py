@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import contextlib
 
+import botocore.session
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -12,9 +13,10 @@ from hypothesis import strategies as st
 from tonfs.errors import S3Error
 from tonfs.s3shim import checksums, xml
 from tonfs.s3shim.conditions import etag_matches, http_date, not_modified, parse_range, range_applies
+from tonfs.s3shim.handlers_copy import parse_source
 from tonfs.s3shim.mapping import bucket_visible, check_new_bucket, parse_key
 from tonfs.s3shim.metadata import checksum_headers, content_type, response_headers, system_headers, user_metadata
-from tonfs.s3shim.router import SUB_RESOURCES, UNSET, Operation, check_headers, route
+from tonfs.s3shim.router import OVERRIDES, PARAMETERS, SUB_RESOURCES, UNSET, Operation, check_headers, route
 from tonfs.s3shim.sigv4 import Request
 from tonfs.s3shim.uri import decode, encode, parse_query, split_target
 from tonfs.volume import S3Record
@@ -431,6 +433,45 @@ def test_two_sub_resources_are_not_served_as_one(word):
             with pytest.raises(S3Error) as error:
                 routed(method, f"{target}&{word}")
             assert code_of(error) == ("NotImplemented", 501)
+
+
+def sub_resources_of_the_sdk() -> set[str]:
+    """The words without a value in the addresses of botocore's model of S3: what a client of today may send."""
+    operations = botocore.session.get_session().get_service_model("s3")
+    addresses = [operations.operation_model(name).http["requestUri"] for name in operations.operation_names]
+    queries = [address.partition("?")[2] for address in addresses]
+    return {word for query in queries for word in query.split("&") if word and "=" not in word}
+
+
+def parameters_of_the_sdk() -> set[str]:
+    model = botocore.session.get_session().get_service_model("s3")
+    shapes = [model.operation_model(name).input_shape for name in model.operation_names]
+    members = [member for shape in shapes if shape is not None for member in shape.members.values()]
+    return {one.serialization["name"] for one in members if one.serialization.get("location") == "querystring"}
+
+
+def test_every_word_of_the_sdk_is_known():
+    assert len(words := sub_resources_of_the_sdk()) > 30
+    assert words <= SUB_RESOURCES
+    assert len(words := parameters_of_the_sdk()) > 25
+    assert words <= SUB_RESOURCES | PARAMETERS | set(OVERRIDES)
+
+
+@pytest.mark.parametrize("word", ["shiny", "shiny=", "Acl", "x-id&updateObjectEncryption"])
+def test_a_sub_resource_of_tomorrow_destroys_nothing(word):
+    for target in ("/bkt", "/bkt/key"):
+        for method in ("PUT", "DELETE", "POST"):
+            assert outcome(method, f"{target}?{word}") in ("NotImplemented", "MethodNotAllowed")
+    assert routed("GET", f"/bkt/key?{word}") is Operation.GET_OBJECT
+    assert routed("PUT", "/bkt/key?x-id=PutObject&shiny=1") is Operation.PUT_OBJECT
+
+
+@pytest.mark.parametrize("source", ["b/k?x=y", "b/k?versionId=7", "b/k?versionId=null&x", "b/k?"])
+def test_a_copy_source_names_nothing_but_its_one_version(source):
+    assert parse_source("b/k?versionId=null") == (b"b", parse_key(b"k"))
+    with pytest.raises(S3Error) as error:
+        parse_source(source)
+    assert code_of(error) == ("InvalidArgument", 400)
 
 
 def test_an_object_has_the_one_version_null():
