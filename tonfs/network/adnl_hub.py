@@ -21,6 +21,7 @@ from .adnl_peer import AdnlPeer
 from .api import UdpAddress
 from .keys import KeyPair, short_id, x25519_public
 from .lane import Opened
+from .memory_pool import Account, Pool
 from .rldp_link import RldpLink
 from .rldp_transfer import Budget, RldpQuery
 from .udp import Train
@@ -41,7 +42,10 @@ ALL_ROOT_RATE: Final = 2000.0
 MAX_SOURCES: Final = 4096
 TRUST_LEARNED: Final = 10.0
 """An address learned so recently beats the one that a caller gives."""
-INBOUND_BUDGET: Final = 64 << 20
+HELD_BUDGET: Final = 48 << 20
+"""Bytes of messages and transfers that arrive, answers for repetitions, and notes: what all peers together may fill."""
+QUERY_BUDGET: Final = 16 << 20
+"""Bytes of RLDP queries that handlers are at work on."""
 ANSWER_BUDGET: Final = 256 << 20
 NEVER: Final = float("inf")
 UNLIMITED: Final = Upload()
@@ -80,10 +84,27 @@ class Pair:
         self.local = local
         self.timer_at = NEVER
         date = hub.next_date()
-        self.peer = AdnlPeer(local.key, public_key, self, hub.clock, hub.address_list, date=date, now=now)
+        self.account = account = Account(hub.held, self._shed)
+        self.peer = AdnlPeer(local.key, public_key, self, hub.clock, hub.address_list, account, date=date, now=now)
         self.rldp = RldpLink(
-            self.peer, self._on_rldp_query, hub.clock, hub.inbound_budget, hub.answer_budget, hub.upload.turns()
+            self.peer,
+            self._on_rldp_query,
+            hub.clock,
+            account,
+            hub.query_budget,
+            hub.answer_budget,
+            hub.upload.turns(),
         )
+
+    def _shed(self) -> None:
+        self.peer.partial.clear()
+        self.peer.answers.clear()
+        self.rldp.shed()
+
+    def close(self) -> None:
+        """Give everything back; the pair is not used any more."""
+        self.rldp.close()
+        self.account.shed()
 
     @property
     def busy(self) -> bool:
@@ -140,12 +161,14 @@ class Incoming:
 class Remote:
     """A peer that we know by key; its `pair` comes and goes with traffic."""
 
-    __slots__ = ("hint", "id", "pair", "public_key")
+    __slots__ = ("chosen", "hint", "id", "pair", "public_key")
 
     def __init__(self, public_key: bytes, hint: UdpAddress | None) -> None:
         self.public_key = public_key
         self.id = short_id(public_key)
         self.hint = hint
+        self.chosen = False
+        """We called it, or were told to; strangers lose what they hold before it does."""
         self.pair: Pair | None = None
 
     @property
@@ -172,7 +195,8 @@ class Hub:
         self.reach = reach
         self.address_list = address_list
         self.upload = upload
-        self.inbound_budget = Budget(INBOUND_BUDGET)
+        self.held = Pool(HELD_BUDGET)
+        self.query_budget = Budget(QUERY_BUDGET)
         self.answer_budget = Budget(ANSWER_BUDGET)
         self.stats = Stats()
         self.incoming: list[Incoming] = []
@@ -211,7 +235,9 @@ class Hub:
             x25519_public(public_key)  # a key that is no point must fail here, not when something is sent
             remote = self._add_remote(local, public_key, address)
         remote.hint = address
+        remote.chosen = True
         if remote.pair is not None:
+            remote.pair.account.choose()
             peer = remote.pair.peer
             silent = peer.last_received is None or now - peer.last_received > TRUST_LEARNED
             if silent or peer.path.address == address:
@@ -239,6 +265,8 @@ class Hub:
             pair = known.pair = Pair(self, local, known.public_key, now)
             if (hint := known.hint or remote.hint) is not None:
                 pair.peer.path.call_at(hint)
+            if known.chosen or remote.chosen:
+                pair.account.choose()
             self._pairs += 1
             self._sweep_at = min(self._sweep_at, now + SWEEP_EVERY)
         pair.peer.last_used = now
@@ -251,24 +279,25 @@ class Hub:
             self._channels[new] = pair
 
     def _evict(self, now: float, idle: float) -> None:
-        """Drop pairs that were idle so long; with `idle` 0 the eighth of all idle pairs that slept longest."""
+        """Drop pairs that were idle so long; with `idle` 0 the eighth of all idle pairs that slept longest, strangers'
+        first."""
         found = [
-            (r.pair.peer.last_used, n, r)
+            (r.pair.account.chosen, r.pair.peer.last_used, n, r)
             for local in self._locals.values()
             for n, r in enumerate(local.remotes.values())
             if r.pair is not None and not r.pair.busy and now - r.pair.peer.last_used >= idle
         ]
         if not idle:
-            found.sort(key=lambda item: item[:2])
+            found.sort(key=lambda item: item[:3])
             del found[max(1, len(found) // 8) :]
-        for _, _, remote in found:
+        for *_, remote in found:
             pair = remote.pair
             if pair is None:
                 continue
             if pair.peer.path.proven:
                 remote.hint = pair.peer.path.address
             remote.pair = None
-            pair.rldp.close()
+            pair.close()
             if pair.peer.channel is not None:
                 self._channels.pop(pair.peer.channel.in_id, None)
             self._touched.discard(pair)

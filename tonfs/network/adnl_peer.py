@@ -21,6 +21,7 @@ from .adnl_path import Path
 from .api import UdpAddress
 from .keys import KeyPair, short_id
 from .lane import CONFIRM_DATAGRAM, MAX_CUSTOM, PART_DATAGRAM, Kind, Opened, Sink, make_lane, noise
+from .memory_pool import Account
 from .rldp2 import Symbols
 from .udp import Train
 
@@ -75,7 +76,7 @@ class _OutQuery:
 
 
 class AdnlPeer:
-    """State of one pair. `date` is our reinit date for this pair (unix seconds)."""
+    """State of one pair. `date` is our reinit date for this pair (unix seconds); `account`: what it makes us hold."""
 
     def __init__(
         self,
@@ -84,6 +85,7 @@ class AdnlPeer:
         sink: PeerSink,
         clock: Clock,
         address_list: Callable[[], bytes],
+        account: Account,
         *,
         date: int,
         now: float,
@@ -106,8 +108,8 @@ class AdnlPeer:
         self._channel_key = KeyPair.generate()
         self._channel_date = int(clock.now())
         self._queries: dict[bytes, _OutQuery] = {}
-        self.answers = AnswerCache()
-        self.partial = PartialMessages()
+        self.answers = AnswerCache(account)
+        self.partial = PartialMessages(account)
         self.last_received: float | None = None
         """Last authenticated datagram of the peer's present life."""
         self.last_used = now

@@ -36,7 +36,7 @@ NOISE_SIZE: Final = 14
 MAX_CUSTOM: Final = 1024
 """Longest message for `seal_custom`, in bytes."""
 MAX_SINKS: Final = 256
-SPARE: Final = 64
+SPARE: Final = 16
 """A sink has room for so many extra symbols more than its part has source symbols."""
 MAX_LOST: Final = 96
 """`Sink.fill` works out no more source symbols than that."""

@@ -1,7 +1,8 @@
 """RLDP2 between two identities: transfers, queries and answers on top of `adnl.message.custom` (reference 3).
 
 A pure state machine: a `Port` takes what is to be sent, times are passed in. Bounds: an unexpected transfer has at most
-64 KiB, answers at most what the query allowed, at most `MAX_INBOUND` transfers open per peer, all within `Budget`.
+64 KiB, answers at most what the query allowed, at most `MAX_INBOUND` transfers open per peer; all that a peer makes us
+hold is in its account or within a `Budget`.
 """
 
 from __future__ import annotations
@@ -9,16 +10,16 @@ from __future__ import annotations
 import os
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Final, Protocol
 
 from ..clock import Clock
 from ..errors import BadPacket, UsageError
 from . import rldp2, tl
 from .congestion import Congestion
-from .lane import Opened, Sink
+from .lane import SYMBOL, Opened, Sink
+from .memory_pool import Account
 from .rldp2 import PartReceiver, PartSender, Symbols
-from .rldp_transfer import NEVER, Budget, Inbound, Outbound, RldpQuery
+from .rldp_transfer import NEVER, Budget, Inbound, Outbound, RldpQuery, Waiting, answer_id, room_of
 from .upload import Turns
 
 MAX_UNEXPECTED: Final = 64 * 1024
@@ -32,6 +33,8 @@ MAX_ANSWERS: Final = 96 << 20
 INBOUND_LIFE: Final = 10.0
 DONE_LIFE: Final = 35.0
 DONE_MAX: Final = 16384
+DONE_COST: Final = 550
+"""Bytes that the note of a finished transfer takes."""
 ANSWER_LIFE: Final = 60.0
 CONFIRM_DELAY: Final = 0.002
 COMPLETE_EVERY: Final = 0.01
@@ -49,24 +52,6 @@ SLACK: Final = 48
 """An `rldp.answer` is so much longer than its data; Go compares the whole with the allowed length (reference 3.2)."""
 DEAD_AFTER: Final = 10.0
 """Seconds without any news of an answer under way: whoever asked is gone."""
-_COMPLEMENT: Final = bytes(range(255, -1, -1))
-
-
-def answer_id(transfer_id: bytes) -> bytes:
-    """Transfer id of the answer: the complement of the query's."""
-    return transfer_id.translate(_COMPLEMENT)
-
-
-@dataclass(slots=True)
-class _Waiting:
-    """A query of ours that has no answer yet."""
-
-    query_id: bytes
-    message: bytes
-    max_answer: int
-    started: float
-    deadline: float
-    on_answer: Callable[[bytes], None]
 
 
 class Port(Protocol):
@@ -96,16 +81,18 @@ class RldpLink:
         port: Port,
         on_query: Callable[[RldpQuery, float], None],
         clock: Clock,
-        inbound: Budget,
+        account: Account,
+        queries: Budget,
         answers: Budget,
         turns: Turns | None = None,
     ) -> None:
-        """`turns`: when answers may leave, if their rate is limited."""
+        """`queries`: for those that handlers work on. `turns`: when answers may leave, if their rate is limited."""
         self._port = port
         self._send = port.send_custom
         self._on_query = on_query
         self._clock = clock
-        self._inbound_budget = inbound
+        self._account = account
+        self._query_budget = queries
         self._answer_budget = answers
         self._turns = turns
         self._turn_at = NEVER
@@ -116,7 +103,7 @@ class RldpLink:
         """Those of `_out` that want to send now, next one first."""
         self._in: dict[bytes, Inbound] = {}
         self._done: OrderedDict[bytes, list[float]] = OrderedDict()
-        self._waiting: dict[bytes, _Waiting] = {}
+        self._waiting: dict[bytes, Waiting] = {}
         self._sinks: dict[Sink, tuple[Inbound, PartReceiver]] = {}
         self._unconfirmed: set[Sink] = set()
         self._hurry = False
@@ -148,7 +135,7 @@ class RldpLink:
         message = writer.i32(int(self._clock.now() + timeout) + 1).bytes_(data).done()
         if len(message) > MAX_QUERY:
             raise UsageError(f"an RLDP query of {len(data)} bytes is too long: peers ignore it")
-        waiting = _Waiting(query_id, message, max_answer, now, now + timeout, on_answer)
+        waiting = Waiting(query_id, message, max_answer, now, now + timeout, on_answer)
         self._waiting[answer_id(transfer_id)] = waiting
         self._start(transfer_id, message, now + timeout, now)
         return transfer_id
@@ -164,6 +151,7 @@ class RldpLink:
     def answer(self, query: RldpQuery, data: bytes | None, now: float) -> None:
         """The handler's answer; None, and an answer that is longer than the query allows, stay silent."""
         self._answering -= 1
+        self._query_budget.give(len(query.data))
         if data is None or len(data) > query.max_answer or now >= query.deadline:
             return
         crowded = self._answer_bytes > 0 and self._answer_bytes + len(data) > MAX_ANSWERS
@@ -192,10 +180,18 @@ class RldpLink:
 
     def close(self) -> None:
         """Give everything back; the link is not used any more."""
+        self.shed()
         for transfer_id in list(self._in):
             self._drop_inbound(transfer_id)
         for transfer_id in list(self._out):
             self._drop_outbound(transfer_id)
+
+    def shed(self) -> None:
+        """Drop what the peer makes us hold without our asking."""
+        for transfer_id in [t for t, inbound in self._in.items() if not inbound.expected]:
+            self._drop_inbound(transfer_id)
+        self._account.give(DONE_COST * len(self._done))
+        self._done.clear()
 
     # What arrives.
 
@@ -292,11 +288,17 @@ class RldpLink:
         else:
             crowded = self._unexpected >= MAX_INBOUND or self._answering >= MAX_INBOUND
             crowded = crowded or self._unexpected_bytes + total > MAX_INBOUND_BYTES
-            if total > MAX_UNEXPECTED or crowded or not self._inbound_budget.take(total):
+            single = message.part == 0 and message.data_size == total  # parts are 2,000,000 bytes long
+            if total > MAX_UNEXPECTED or crowded or not single:
                 return None
+            held = room_of(total)
+            if not self._account.take(held):
+                if total > SYMBOL or message.seqno:
+                    return None
+                held = 0  # whole with this symbol, so nothing is kept
             self._unexpected += 1
             self._unexpected_bytes += total
-            inbound = Inbound(transfer_id, total, now + INBOUND_LIFE, expected=False)
+            inbound = Inbound(transfer_id, total, now + INBOUND_LIFE, expected=False, held=held)
         self._in[transfer_id] = inbound
         self._sweep_at = min(self._sweep_at, now + 1)
         return inbound
@@ -316,6 +318,8 @@ class RldpLink:
             query_id, max_answer, until = reader.int256(), reader.i64(), reader.i32()
             data = reader.bytes_(MAX_UNEXPECTED)
             reader.end()
+            if not self._query_budget.take(len(data)):
+                return
             life = min(ANSWER_LIFE, max(1.0, until - self._clock.now()))
             self._answering += 1
             self._on_query(RldpQuery(inbound.transfer_id, query_id, max_answer, now + life, data), now)
@@ -327,9 +331,11 @@ class RldpLink:
             self._send(rldp2.pack_complete(transfer_id, part), now)
 
     def _remember(self, transfer_id: bytes, now: float) -> None:
-        self._done[transfer_id] = [now + DONE_LIFE, now]
-        while self._done and (len(self._done) > DONE_MAX or next(iter(self._done.values()))[0] < now):
+        while self._done and (len(self._done) >= DONE_MAX or next(iter(self._done.values()))[0] < now):
             self._done.popitem(last=False)
+            self._account.give(DONE_COST)
+        if self._account.take(DONE_COST):
+            self._done[transfer_id] = [now + DONE_LIFE, now]
 
     def _drop_inbound(self, transfer_id: bytes) -> None:
         inbound = self._in.pop(transfer_id, None)
@@ -340,7 +346,7 @@ class RldpLink:
         if not inbound.expected:
             self._unexpected -= 1
             self._unexpected_bytes -= inbound.total
-            self._inbound_budget.give(inbound.total)
+            self._account.give(inbound.held)
 
     def _drop_outbound(self, transfer_id: bytes) -> None:
         outbound = self._out.pop(transfer_id, None)

@@ -3,16 +3,42 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
 from . import rldp2
 from .congestion import Sent
+from .fec import symbols_of
+from .lane import SPARE, SYMBOL
 from .rldp2 import PART, PartReceiver, PartSender
 
 OPEN_PARTS: Final = 4
 """Parts of one inbound transfer that may be open at once; C++ sends up to 20, and repeats what was not taken."""
 NEVER: Final = float("inf")
+_COMPLEMENT: Final = bytes(range(255, -1, -1))
+
+
+def answer_id(transfer_id: bytes) -> bytes:
+    """Transfer id of the answer: the complement of the query's."""
+    return transfer_id.translate(_COMPLEMENT)
+
+
+def room_of(total: int) -> int:
+    """Bytes that a transfer of one part takes while it arrives: its sink has room for as many extra symbols."""
+    return SYMBOL * (2 * symbols_of(total) + SPARE) + 2000
+
+
+@dataclass(slots=True)
+class Waiting:
+    """A query of ours that has no answer yet."""
+
+    query_id: bytes
+    message: bytes
+    max_answer: int
+    started: float
+    deadline: float
+    on_answer: Callable[[bytes], None]
 
 
 class Budget:
@@ -96,13 +122,15 @@ class Outbound:
 class Inbound:
     """A transfer that we receive."""
 
-    __slots__ = ("deadline", "expected", "parts", "total", "transfer_id", "whole", "whole_size")
+    __slots__ = ("deadline", "expected", "held", "parts", "total", "transfer_id", "whole", "whole_size")
 
-    def __init__(self, transfer_id: bytes, total: int, deadline: float, expected: bool) -> None:
+    def __init__(self, transfer_id: bytes, total: int, deadline: float, expected: bool, held: int = 0) -> None:
         self.transfer_id = transfer_id
         self.total = total
         self.deadline = deadline
         self.expected = expected
+        self.held = held
+        """Bytes in the peer's account."""
         self.parts: dict[int, PartReceiver] = {}
         self.whole: list[bytes | memoryview] = []
         self.whole_size = 0

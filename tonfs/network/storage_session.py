@@ -43,6 +43,7 @@ PING_AGAIN: Final = 2
 """Unanswered updates after which the session id is told again."""
 BACKOFF_FIRST: Final = 5.0
 BACKOFF_MAX: Final = 300.0
+KNOWN_IDS: Final = 64
 KNOWN_ID: Final = 60.0
 """Ids that were pinged with or received stay good for updates this long."""
 INIT_AGAIN_EVERY: Final = 5.0
@@ -205,6 +206,8 @@ class Session:
         """The peer told an id: adopt it, or tell it the one that holds."""
         self._spoken(now)
         self._known[sid] = now
+        if len(self._known) > KNOWN_IDS:
+            del self._known[next(iter(self._known))]
         if sid == self.sid:
             self._event(Event.SPOKE)
             return

@@ -45,6 +45,8 @@ class Shared:
     rng: random.Random
     source: PieceSource
     reputation_of: Callable[[BagId, AdnlId], Reputation]
+    links: int = 0
+    """Sessions of all swarms."""
 
     @property
     def reachable(self) -> bool:

@@ -35,6 +35,8 @@ LINGER: Final = 20.0
 """Seconds for which peers stay interesting after the last fetch: the next read finds its sessions open."""
 LINK_IDLE: Final = 120.0
 LINKS_MAX: Final = 300
+LINKS_ALL: Final = 10_000
+"""Sessions of all bags; above it only peers that we look for get one."""
 LINK_RESTS: Final = 10.0
 """A link that was silent for so long makes room for a new peer when there are too many."""
 NOBODY_AFTER: Final = 15.0
@@ -177,10 +179,11 @@ class Swarm:
 
     # Peers.
 
-    def link_for(self, peer: Peer) -> Link | None:
+    def link_for(self, peer: Peer, *, stranger: bool = False) -> Link | None:
         """The link of this peer, made when there is room for one more."""
         link = self.links.get(peer.id)
-        if link is None and self._nursery is not None and self._make_room():
+        if link is None and self._nursery is not None and self._make_room(stranger):
+            self._shared.links += 1
             sid = self._shared.rng.getrandbits(63)
             seqno = max(int(self._shared.clock.now()), self._reputation(peer.id).seqno)
             session = Session(sid, seqno, lambda: self.have, lambda: self._state(peer.id))
@@ -189,7 +192,9 @@ class Swarm:
             self._nursery.start_soon(self._run_link, link)
         return link
 
-    def _make_room(self) -> bool:
+    def _make_room(self, stranger: bool) -> bool:
+        if stranger and self._shared.links >= LINKS_ALL:
+            return False
         if len(self.links) < LINKS_MAX:
             return True
         idle = [link for link in self.links.values() if not link.session.wanted]
@@ -204,6 +209,7 @@ class Swarm:
         try:
             await link.run()
         finally:
+            self._shared.links -= 1
             self._reputation(link.id).seqno = link.session.seqno
             if self.links.get(link.id) is link:
                 del self.links[link.id]
@@ -375,7 +381,7 @@ class Swarm:
             self.hunt.learn(overlay.parse_get_random_peers(query))
             return overlay.pack_nodes(self.own_nodes())
         parsed = storage_tl.parse_query(query)
-        link = self.link_for(peer)
+        link = self.link_for(peer, stranger=True)
         if link is None:
             return None
         now = trio.current_time()

@@ -14,9 +14,10 @@ from tonfs.clock import ManualClock
 from tonfs.errors import BadPacket, UsageError
 from tonfs.network import congestion, rldp2, rldp_link, tl
 from tonfs.network.fec import SYMBOL, PartDecoder, SymbolSource
-from tonfs.network.lane import Sink
-from tonfs.network.rldp_link import RldpLink, answer_id
-from tonfs.network.rldp_transfer import Budget, RldpQuery
+from tonfs.network.lane import SPARE, Sink
+from tonfs.network.memory_pool import Account, Pool
+from tonfs.network.rldp_link import RldpLink
+from tonfs.network.rldp_transfer import Budget, RldpQuery, answer_id, room_of
 
 SIZES = [0, 1, 700, 768, 769, 7680, 131_072 + 700, 2_000_000 - 44, 2_000_000, 5_000_000]
 BAD_NETWORKS: list[dict[str, float]] = [
@@ -46,7 +47,9 @@ def test_answers_of_any_size_arrive_without_waste(size: int) -> None:
         link = node.pair(other).rldp
         assert not link.busy
         assert link.congestion.in_flight == 0
-        assert node.hub.inbound_budget.used == node.hub.answer_budget.used == 0
+        assert node.hub.query_budget.used == node.hub.answer_budget.used == 0
+        node.pair(other).account.shed()
+        assert node.hub.held.used == 0
 
 
 @pytest.mark.parametrize("network", BAD_NETWORKS, ids=str)
@@ -216,11 +219,18 @@ class Bench:
     def __init__(self) -> None:
         self.sent: list[bytes] = []
         self.queries: list[RldpQuery] = []
-        self.budget = Budget(1 << 24)
+        self.pool = Pool(1 << 24)
+        self.working = Budget(1 << 24)
         self.answers = Budget(1 << 24)
         self.ready = True
+        self.account = Account(self.pool, lambda: self.link.shed())
         self.link = RldpLink(
-            self, lambda query, now: self.queries.append(query), ManualClock(), self.budget, self.answers
+            self,
+            lambda query, now: self.queries.append(query),
+            ManualClock(),
+            self.account,
+            self.working,
+            self.answers,
         )
 
     def send_custom(self, data: bytes, now: float) -> None:
@@ -350,7 +360,7 @@ def test_parts_out_of_range_are_not_taken(change: dict[str, int]) -> None:
     with contextlib.suppress(BadPacket):
         bench.link.on_custom(part_message(b"\1" * 32, rldp_query(b"hello"), 0, **change), 0.0)  # type: ignore[arg-type]
     assert not bench.queries
-    assert bench.budget.used == 0
+    assert bench.pool.used == 0
 
 
 def test_unexpected_transfers_are_bounded_in_number_and_life() -> None:
@@ -358,9 +368,9 @@ def test_unexpected_transfers_are_bounded_in_number_and_life() -> None:
     data = rldp_query(bytes(60_000))
     for number in range(200):
         bench.link.on_custom(part_message(number.to_bytes(32, "big"), data, 0), 1.0)
-    assert bench.budget.used == rldp_link.MAX_INBOUND_BYTES // len(data) * len(data)
+    assert bench.pool.used == rldp_link.MAX_INBOUND_BYTES // len(data) * room_of(len(data))
     bench.link.on_timer(1.0 + rldp_link.INBOUND_LIFE + 1)
-    assert bench.budget.used == 0
+    assert bench.pool.used == 0
     assert bench.link.next_deadline() == float("inf")
 
 
@@ -386,7 +396,7 @@ def test_a_peer_that_never_confirms_gets_few_probes() -> None:
         bench.link.on_timer(now)
     assert len(bench.sent) < 32 + 60
     assert now <= rldp_link.DEAD_AFTER + 2
-    assert bench.budget.used == bench.answers.used == 0
+    assert bench.working.used == bench.answers.used == 0
     assert bench.link.congestion.in_flight == 0
 
 
@@ -465,7 +475,7 @@ def test_rubbish_symbols_end_in_nothing() -> None:
         with contextlib.suppress(BadPacket):
             bench.link.on_custom(message[:-SYMBOL] + bytes((seqno % 251,)) * SYMBOL, 0.0)
     assert not bench.queries
-    assert bench.budget.used == 0
+    assert bench.pool.used == rldp_link.DONE_COST * len(bench.link._done)
 
 
 def test_a_part_that_never_decodes_does_not_fill_memory(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -473,12 +483,12 @@ def test_a_part_that_never_decodes_does_not_fill_memory(monkeypatch: pytest.Monk
     bench = Bench()
     message = part_message(b"\1" * 32, rldp_query(bytes(3000)), 5)
     at = len(message) - SYMBOL - 8
-    for seqno in range(5, 69):
+    for seqno in range(5, 5 + SPARE):
         bench.link.on_custom(message[:at] + seqno.to_bytes(4, "little") + message[at + 4 :], 0.0)
     with pytest.raises(BadPacket, match="decoded"):  # noqa: PT012
-        for seqno in range(69, 90):
+        for seqno in range(5 + SPARE, 90):
             bench.link.on_custom(message[:at] + seqno.to_bytes(4, "little") + message[at + 4 :], 0.0)
-    assert bench.budget.used == 0
+    assert bench.pool.used == 0
 
 
 def test_answers_that_nobody_takes_are_bounded() -> None:

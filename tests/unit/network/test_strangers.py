@@ -13,7 +13,7 @@ import trio
 
 from tests.fakes.simnet import SimNet, SimNode
 from tests.unit.network.swarm_kit import World
-from tests.unit.network.test_rldp import Bench, part_message, rldp_query
+from tests.unit.network.test_rldp import part_message, rldp_query
 from tonfs.clock import SystemClock
 from tonfs.errors import BadPacket, PeerTimeout, PeerUnreachable
 from tonfs.ids import AdnlId, BagId
@@ -33,8 +33,8 @@ from tonfs.network.adnl_memory import PartialMessages
 from tonfs.network.api import UdpAddress
 from tonfs.network.global_config import parse_global_config
 from tonfs.network.keys import KeyPair
+from tonfs.network.memory_pool import Account, Pool
 from tonfs.network.node import AdnlNode
-from tonfs.network.rldp_transfer import Budget
 
 VICTIM = ("10.6.6.6", 666)
 LONG_QUERY = [wire.Query(bytes(32), b"give me all")]
@@ -95,23 +95,11 @@ def test_known_peers_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_message_in_single_bytes_is_refused() -> None:
-    partial = PartialMessages()
+    partial = PartialMessages(Account(Pool(1 << 20), lambda: None))
     for offset in range(adnl_memory.MAX_CHUNKS):
         assert partial.add(wire.Part(bytes(32), 8000, offset, b"x"), 0.0) is None
     with pytest.raises(BadPacket):
         partial.add(wire.Part(bytes(32), 8000, 7000, b"x"), 0.0)
-
-
-def test_inbound_transfers_of_all_peers_share_one_budget() -> None:
-    shared = Budget(100_000)
-    benches = [Bench(), Bench()]
-    for number, bench in enumerate(benches):
-        bench.link._inbound_budget = shared
-        bench.link.on_custom(part_message(bytes([number]) * 32, rldp_query(bytes(60_000)), 0), 0.0)
-    assert len(benches[0].link._in) == 1
-    assert not benches[1].link._in
-    benches[0].link.close()
-    assert shared.used == 0
 
 
 def test_a_devnet_neither_calls_nor_hears_anything_but_loopback() -> None:
@@ -217,6 +205,20 @@ async def test_sessions_of_strangers_are_bounded(
             answered += await peer.query(ping, timeout=1) == storage_tl.PONG
     assert answered == 3
     assert len(seeder.node.peers(bag.info.bag_id)) == 3
+
+
+async def test_sessions_of_all_bags_together_are_bounded_for_strangers(
+    nursery: trio.Nursery, tmp_path: Path, autojump_clock: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(storage_swarm, "LINKS_ALL", 2)
+    world = World(nursery, tmp_path)
+    bag = world.make_bag()
+    seeder = await world.seeder("seeder", bag)
+    swarm = seeder.node._swarms[bag.info.bag_id]
+    strangers = [world.net.endpoint(f"stranger {n}") for n in range(4)]
+    peers = [seeder.endpoint.peer(one.public_key, one.address) for one in strangers]
+    assert [swarm.link_for(peer, stranger=True) is not None for peer in peers] == [True, True, False, False]
+    assert swarm.link_for(peers[2]) is not None, "one that we look for gets a session all the same"
 
 
 async def test_an_invented_address_is_not_kept_for_the_next_start() -> None:
