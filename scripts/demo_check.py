@@ -105,6 +105,8 @@ class Rehearsal:
         self.devnet = self.volume / "devnet"
         self.s3 = "127.0.0.1:8080" if not only or 3 in only else ""
         self.held = 0
+        self.kept = b""
+        """An object that stays, to be evicted and read back through S3."""
         self.broken: list[str] = []
 
     # Talking to the processes.
@@ -233,6 +235,10 @@ class Rehearsal:
         hold(not gone.strip(), "the object outlived its file")
         self.aws("s3api", "delete-object", "--bucket", "my-files", "--key", "note.txt")
         hold(not note.exists(), "the file outlived its object")
+        self.kept = random.Random(3).randbytes(1_500_000)
+        image.write_bytes(self.kept)
+        kept = ("--bucket", "my-files", "--key", "kept.bin", "--body", str(image), "--metadata", "of=the rehearsal")
+        self.aws("s3api", "put-object", *kept)
         return f"{image.stat().st_size} bytes equal through both doors, both deletions seen by the other"
 
     def repair(self) -> str:
@@ -352,6 +358,7 @@ class Rehearsal:
             Path("/proc/sys/vm/drop_caches").write_text("3\n", encoding="ascii")
         local = self.status()["bytes"]["local"]
         hold(local < self.size / 50, f"{local} bytes are still local")
+        objects = self._read_object_back() if self.kept else ""
         started = time.monotonic()
         back = tree_digest(self.mount)
         seconds = time.monotonic() - started
@@ -362,8 +369,23 @@ class Rehearsal:
         hold(net["dropped"] > 0, "no packet was dropped")
         return (
             f"{evicted['files']} files ({evicted['bytes'] / 1e6:.1f} MB) evicted, read back in {seconds:.1f} s "
-            f"({evicted['bytes'] / 1e6 / seconds:.1f} MB/s) with {net['dropped']} packets dropped, equal by hash"
+            f"({evicted['bytes'] / 1e6 / seconds:.1f} MB/s) with {net['dropped']} packets dropped, equal by hash{objects}"
         )
+
+    def _read_object_back(self) -> str:
+        target = self.base / "object"
+        put = ("--bucket", "my-files", "--key", "kept.bin")
+        state = os.getxattr(self.mount / "my-files" / "kept.bin", "user.tonfs.state")
+        hold(state == b"proven", f"the object is {state!r}")
+        self.aws("s3api", "get-object", *put, "--range", "bytes=700000-700099", str(target))
+        hold(target.read_bytes() == self.kept[700_000:700_100], "a range of the evicted object differs")
+        answer = json.loads(self.aws("s3api", "get-object", *put, str(target)))
+        hold(target.read_bytes() == self.kept, "the evicted object came back with other bytes")
+        etag = hashlib.md5(self.kept, usedforsecurity=False).hexdigest()
+        hold(answer["ETag"] == f'"{etag}"', f"its ETag is {answer['ETag']}")
+        hold(answer["Metadata"] == {"of": "the rehearsal"}, f"its metadata is {answer['Metadata']}")
+        hold(answer["ReplicationStatus"] == "COMPLETED", f"its replication is {answer.get('ReplicationStatus')}")
+        return "; an evicted object through S3, too"
 
     def stock_client(self) -> str:
         devnet = self.json("devnet", "status", "--state", str(self.devnet))
@@ -402,7 +424,7 @@ class Rehearsal:
         )
 
     def wind_down(self) -> str:
-        for name in ("lib", "crash"):
+        for name in ("lib", "crash", "my-files"):
             shutil.rmtree(self.mount / name)
         until("contracts are closed", 300.0, lambda: all(
             row["state"] == "closed" for row in self.json("ledger")["contracts"]
