@@ -369,7 +369,8 @@ class Rehearsal:
         hold(net["dropped"] > 0, "no packet was dropped")
         return (
             f"{evicted['files']} files ({evicted['bytes'] / 1e6:.1f} MB) evicted, read back in {seconds:.1f} s "
-            f"({evicted['bytes'] / 1e6 / seconds:.1f} MB/s) with {net['dropped']} packets dropped, equal by hash{objects}"
+            f"({evicted['bytes'] / 1e6 / seconds:.1f} MB/s) with {net['dropped']} packets dropped, equal by hash"
+            f"{objects}"
         )
 
     def _read_object_back(self) -> str:

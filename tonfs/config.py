@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Final, Union, get_args, get_origin, get_type_hints
 
 from .errors import NotFound, UsageError
-from .policy import Policy, devnet_defaults
+from .policy import MAX_REPLICAS, Policy, devnet_defaults
 
 NETWORKS: Final = ("devnet", "testnet", "mainnet", "none")
 SEEDERS: Final = ("", "tonutils-storage", "storage-daemon")
@@ -118,8 +118,8 @@ class Settings:
                 f"peer.seeder cannot be {self.peer.seeder!r}.",
                 hint=f"Use one of {', '.join(SEEDERS[1:])}.",
             )
-        if not 1 <= self.policy.replica.replicas <= 100:
-            raise UsageError("policy.replica.replicas must lie between 1 and 100.")
+        if not 1 <= self.policy.replica.replicas <= MAX_REPLICAS:
+            raise UsageError(f"policy.replica.replicas must lie between 1 and {MAX_REPLICAS}.")
         if not 1 << 16 <= self.policy.pack.target_size <= 512 << 20:
             raise UsageError("policy.pack.target_size must lie between 64 KiB and 512 MiB.")
 

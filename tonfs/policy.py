@@ -6,6 +6,7 @@ Durations are seconds, sizes bytes, coins nanoTON. Defaults suit a real network;
 from __future__ import annotations
 
 import difflib
+import re
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -78,14 +79,16 @@ def devnet_defaults() -> Policy:
 
 PATH_POLICY_PREFIX: Final = "user.tonfs.policy."
 """A policy of a path is this extended attribute; directories hand it down."""
-PATH_POLICIES: Final = ("pin",)
-"""pin: `true` keeps the local copy of everything below for ever."""
-_PLANNED: Final = ("replicas", "max-price", "deadline", "public")
+PATH_POLICIES: Final = ("pin", "replicas")
+"""pin: `true` keeps the local copy of everything below for ever. replicas: how many providers shall hold it."""
+MAX_REPLICAS: Final = 100
+_PLANNED: Final = ("max-price", "deadline", "public")
+_NUMBER: Final = re.compile(r"[0-9]{1,4}")
 _WORDS: Final = {"true": "true", "yes": "true", "1": "true", "false": "false", "no": "false", "0": "false"}
 
 
-def path_policy(name: str, text: str) -> str:
-    """The value as it is kept. Raises UsageError (name, value), Unsupported (nobody obeys it yet)."""
+def check_path_policy(name: str) -> None:
+    """Raises UsageError (there is no such policy), Unsupported (nobody obeys it yet)."""
     if name in _PLANNED:
         raise Unsupported(f"The policy {name!r} cannot be set for a path yet, only for the volume.",
                           hint="Set it in config.toml ('tonfs config show' lists what there is).")  # fmt: skip
@@ -93,6 +96,15 @@ def path_policy(name: str, text: str) -> str:
         near = difflib.get_close_matches(name, [*PATH_POLICIES, *_PLANNED], n=1)
         hint = f"Did you mean {near[0]!r}?" if near else f"There is: {', '.join(PATH_POLICIES)}."
         raise UsageError(f"There is no policy {name!r}.", hint=hint)
+
+
+def path_policy(name: str, text: str) -> str:
+    """The value as it is kept. Raises UsageError, Unsupported."""
+    check_path_policy(name)
+    if name == "replicas":
+        if not _NUMBER.fullmatch(text.strip()) or not 1 <= int(text) <= MAX_REPLICAS:
+            raise UsageError(f"The policy replicas is a number from 1 to {MAX_REPLICAS}, not {text!r}.")
+        return str(int(text))
     value = _WORDS.get(text.strip().lower())
     if value is None:
         raise UsageError(f"The policy {name} is true or false, not {text!r}.")

@@ -79,7 +79,10 @@ class FakeFront:
         self.known: dict[BagId, int] = {}
         """Packs and the number of files committed to them."""
         self.told: dict[BagId, int] = {}
+        self.wanted: dict[BagId, int] = {}
         self.down = False
+        self.asked = 0
+        """Replicas that are said for all files; 0: nothing is said."""
         self.on_call: Callable[[str], None] = lambda _name: None
 
     def write(self, inode: int, data: bytes) -> None:
@@ -111,7 +114,8 @@ class FakeFront:
              "sources": [[str(f.content), 0]]}
             for inode, f in settled
         ]  # fmt: skip
-        return {"files": files, "more": False, "oldest": min((f.changed for _, f in settled), default=None)}
+        oldest = min((f.changed for _, f in settled), default=None)
+        return {"files": files, "replicas": self.asked or None, "more": False, "oldest": oldest}
 
     def _commit_pack(self, params: dict[str, Any]) -> dict[str, Any]:
         bag, committed, stale = bag_id(params["bag_id"]), [], []
@@ -130,13 +134,22 @@ class FakeFront:
         live = [f.bag for f in self.files.values()]
         return {
             "packs": [
-                {"id": 1, "bag_id": b.hex(), "size": 1, "live": live.count(b), "files": n}
+                {
+                    "id": 1,
+                    "bag_id": b.hex(),
+                    "size": 1,
+                    "live": live.count(b),
+                    "files": n,
+                    "asked": self.asked,
+                    "unsaid": not self.asked,
+                }
                 for b, n in self.known.items()
             ]
         }
 
     def _pack_states(self, params: dict[str, Any]) -> dict[str, Any]:
         self.told = {bag_id(p["bag_id"]): p["proven"] for p in params["packs"]}
+        self.wanted = {bag_id(p["bag_id"]): p["wanted"] for p in params["packs"]}
         return {}
 
     def _drop_pack(self, params: dict[str, Any]) -> dict[str, Any]:

@@ -32,7 +32,12 @@ def test_policies_are_handed_down_and_taken_back(mnt: Path, tmp_path: Path) -> N
     tonfs("policy", "unset", str(file), "pin")
     tonfs("unpin", str(mnt / "a"))
     assert shown(file) == {}
-    wrong = tonfs("policy", "set", str(file), "replicas=3", check=False)
+    tonfs("policy", "set", str(mnt / "a"), "replicas=3")
+    assert shown(file) == {"replicas": {"value": "3", "from": str(mnt / "a")}}
+    tonfs("policy", "unset", str(mnt / "a"), "replicas")
+    assert shown(file) == {}
+    assert tonfs("policy", "set", str(file), "replicas=0", check=False).returncode == 2
+    wrong = tonfs("policy", "set", str(file), "deadline=10m", check=False)
     assert (wrong.returncode, "TF0010" in wrong.stderr) == (2, True)
     assert tonfs("pin", str(tmp_path), check=False).returncode == 3
     with pytest.raises(OSError, match="Invalid argument") as caught:

@@ -114,3 +114,20 @@ def test_addresses_and_keys_that_are_wrong_say_so(volume: Path) -> None:
     assert first["schema"] == "tonfs.s3.key.new/1"
     shown = tonfs(volume, "s3", "key", "list").stdout
     assert first["access_key"] in shown
+
+
+def test_policies_of_a_bucket(volume: Path) -> None:
+    port = free_port()
+    key = made(volume, "s3", "key", "new", "--json")
+    client = Client(f"127.0.0.1:{port}", key["access_key"], key["secret_key"])
+    assert tonfs(volume, "s3", "policy", "show", "bkt").returncode == 4, "a door must run"
+    with serving(volume, port):
+        assert client.request("PUT", "/bkt").status == 200
+        assert tonfs(volume, "s3", "policy", "set", "bkt", "replicas=3", "pin=yes").returncode == 0
+        shown = made(volume, "s3", "policy", "show", "bkt", "--json")
+        assert shown["policies"] == {"pin": "true", "replicas": "3"}
+        assert tonfs(volume, "s3", "policy", "set", "bkt", "pin=no", "replicas=0").returncode == 2
+        assert made(volume, "s3", "policy", "show", "bkt", "--json") == shown, "all or nothing"
+        assert tonfs(volume, "s3", "policy", "unset", "bkt", "pin", "pin").returncode == 0
+        assert tonfs(volume, "s3", "policy", "show", "bkt").stdout == "replicas = 3\n"
+        assert tonfs(volume, "s3", "policy", "set", "nobucket", "replicas=3").returncode == 3

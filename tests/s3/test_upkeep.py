@@ -140,3 +140,26 @@ async def test_headers_say_how_far_the_replicas_are(s3: S3) -> None:
             "COMPLETED",
             False,
         )
+
+
+async def test_a_bucket_may_ask_for_its_own_number_of_replicas(s3: S3) -> None:
+    """As the packer and the replicator see it, and as a client does."""
+    await s3.put("/bkt")
+    await s3.put("/other")
+    s3.volume.set_xattr(s3.volume.resolve([b"bkt"]).inode, b"user.tonfs.policy.replicas", b"2")
+    for key in ("a", "a/b", "dir/"):
+        assert (await s3.put(f"/bkt/{key}", key.encode())).status == 200
+    await s3.put("/other/k", b"data")
+    async with another_door(s3, Features(replicated=True)):
+        packer = Packer()
+        report = await trio.to_thread.run_sync(lambda: s3.volume.dirty(0.0, 1 << 30, force=True))
+        assert (report.replicas, len(report.files)) == (2, 3)
+        packer.pack_all(s3.volume)
+        assert s3.volume.dirty(0.0, 1 << 30, force=True).replicas is None
+        (pack,) = s3.volume.packs()
+        assert (pack.asked.most, pack.asked.unsaid) == (2, False)
+        for proven, told in ((1, "PENDING"), (2, "COMPLETED")):
+            s3.volume.pack_states([(pack.bag_id, proven, pack.asked.most)])
+            for key in ("a", "a/b", "dir/"):
+                head = await s3.call("HEAD", f"/bkt/{key}")
+                assert head.headers["x-amz-replication-status"] == told

@@ -16,7 +16,7 @@ from ..errors import TonfsError
 from ..ids import BagId, ProviderKey
 from ..network.api import PeerNet
 from .money import Money
-from .store import AgentStore
+from .store import AgentStore, Bag
 
 PAUSED: Final = "paused"
 
@@ -157,6 +157,10 @@ class Agent:
     """What an earlier process left half written is cleaned away."""
     in_doubt: bool = False
     """The front may know a pack that agent.db does not; the packer finds out."""
+
+    def wanted(self, bag: Bag) -> int:
+        """Replicas that a live bag shall have."""
+        return self.settings.policy.replica.replicas if bag.replicas is None else bag.replicas
 
     def pack_directory(self, bag_id: BagId) -> Path:
         return self.volume / "packs" / bag_id.hex()

@@ -104,7 +104,7 @@ def may_drop(agent: Agent, bag: Bag) -> bool:
     policy, now = agent.settings.policy, agent.clock.now()
     oldest = now - max(STALE_AFTER, 3 * policy.audit.interval)
     good = [p for p in agent.store.placements(bag.bag_id) if is_replica(p) and (p.audit_at or 0.0) >= oldest]
-    return bag.state == "live" and len(good) >= policy.replica.replicas
+    return bag.state == "live" and len(good) >= agent.wanted(bag)
 
 
 async def drop_local(agent: Agent, bag_ids: list[BagId]) -> tuple[list[BagId], list[tuple[BagId, str]]]:

@@ -25,7 +25,7 @@ from ..ids import BagId, Inode
 from ..log import get_logger
 from . import local
 from .context import Agent
-from .wire import front_bag, known_packs
+from .wire import KnownPack, front_bag, known_packs
 
 log = get_logger(__name__)
 
@@ -45,6 +45,8 @@ class Work:
 
     entries: tuple[PackInput, ...]
     bytes: int
+    replicas: int | None
+    """What is said for all of these; None: the volume's number."""
     oldest: float | None
     """When the oldest settled file became dirty, UTC seconds."""
     more: bool
@@ -66,10 +68,11 @@ def parse_work(reply: dict[str, Any]) -> Work:
             )
             for f in reply["files"]
         )
-        oldest = reply["oldest"]
+        oldest, replicas = reply["oldest"], reply["replicas"]
         return Work(
             entries,
             sum(length for e in entries for _, length in e.ranges),
+            None if replicas is None else int(replicas),
             None if oldest is None else float(oldest),
             bool(reply["more"]),
         )
@@ -128,13 +131,13 @@ async def pack_once(agent: Agent) -> bool:
     written = await trio.to_thread.run_sync(write)
     agent.in_doubt = True  # until the front's answer was recorded, nobody knows whose this pack is
     agent.store.set_note(WRITTEN + written.bag.bag_id.hex(), str(now))
-    await _adopt(agent, written, now)
+    await _adopt(agent, written, now, work.replicas)
     agent.store.delete_note(WRITTEN + written.bag.bag_id.hex())
     agent.in_doubt = False
     return True
 
 
-async def _adopt(agent: Agent, written: WrittenPack, now: float) -> None:
+async def _adopt(agent: Agent, written: WrittenPack, now: float, replicas: int | None) -> None:
     """Have the front commit the pack's extents, then seed it and find providers for it."""
     stored, bag = written.bag, written.bag.bag_id
     info = stored.info
@@ -151,7 +154,7 @@ async def _adopt(agent: Agent, written: WrittenPack, now: float) -> None:
     reply = await agent.front.call("commit_pack", params, timeout=COMMIT_TIMEOUT)
     committed = len(reply["committed"])
     if committed:
-        agent.store.add_bag(bag, info.to_boc(), info.file_size, committed, now)
+        agent.store.add_bag(bag, info.to_boc(), info.file_size, committed, now, replicas)
         log.info("pack sealed", bag_id=bag.hex(), files=committed, stale=len(reply["stale"]), size=info.file_size)
         agent.to_seed.add(bag)
         await local.seed_pending(agent)
@@ -187,7 +190,7 @@ async def reconcile(agent: Agent) -> None:
                 await _throw_away(agent, bag)
                 agent.problems.clear(_key(bag))
         else:
-            await _take_over(agent, bag, pack.files)
+            await _take_over(agent, bag, pack)
     await _sweep(agent, known)
 
 
@@ -204,19 +207,20 @@ async def _sweep(agent: Agent, known: Collection[BagId]) -> None:
         agent.store.delete_note(name)
 
 
-async def _take_over(agent: Agent, bag: BagId, files: int) -> None:
+async def _take_over(agent: Agent, bag: BagId, pack: KnownPack) -> None:
     """A pack that files need and that agent.db does not know."""
     key = _key(bag)
     try:
         info = await trio.to_thread.run_sync(_info_on_disk, agent.pack_directory(bag))
     except TonfsError as exc:
-        text = f"{files} files need the pack {bag.hex()[:12]}, which agent.db does not know: {exc.message}"
+        text = f"{pack.files} files need the pack {bag.hex()[:12]}, which agent.db does not know: {exc.message}"
         agent.problems.report(key, Damaged(text))
         return
     agent.problems.clear(key)
-    agent.store.add_bag(bag, info.to_boc(), info.file_size, files, agent.clock.now())
+    replicas = pack.replicas(agent.settings.policy.replica.replicas)
+    agent.store.add_bag(bag, info.to_boc(), info.file_size, pack.files, agent.clock.now(), replicas)
     agent.to_seed.add(bag)
-    log.info("pack taken over", bag_id=bag.hex(), files=files)
+    log.info("pack taken over", bag_id=bag.hex(), files=pack.files)
 
 
 def _key(bag: BagId) -> str:

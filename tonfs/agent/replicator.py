@@ -58,6 +58,7 @@ class Replicator:
 
     def __init__(self, agent: Agent) -> None:
         self._agent = agent
+        self._replicas = agent.settings.policy.replica.replicas
         self._hiring = Hiring(agent)
         self._contracts = Contracts(agent)
         self._busy: set[BagId] = set()
@@ -108,7 +109,7 @@ class Replicator:
         funding = [p for p in placements if p.state is State.FUNDING]
         return (
             any(state in (State.QUOTED, State.FAILED, State.EVICTING) for state in states)
-            or sum(state in PAID for state in states) < self._agent.settings.policy.replica.replicas
+            or sum(state in PAID for state in states) < self._agent.wanted(bag)
             or (bool(funding) and self._hiring.funding_due(bag, funding))
             or self._contracts.look_due(bag)
         )
@@ -182,7 +183,7 @@ class Replicator:
         if await self._contracts.drop_old_quotes(bag, placements, all_of_them=not copy):
             placements = agent.store.placements(bag.bag_id)
         taken = [p for p in placements if p.state in PAID or p.state is State.QUOTED]
-        missing = agent.settings.policy.replica.replicas - len(taken)
+        missing = agent.wanted(bag) - len(taken)
         if missing <= 0 or not copy:
             agent.problems.clear(key)
             if not copy:
@@ -247,26 +248,29 @@ class Replicator:
             self._agent.problems.clear("front")
 
     async def _find_dead(self) -> None:
-        """A pack without a live byte starts to wind down. What the front does not list is never touched."""
+        """A pack without a live byte starts to wind down, others learn what their files ask for now. What the front
+        does not list is never touched."""
         agent = self._agent
         packs = known_packs(await agent.front.call("packs"))
-        states = {bag.bag_id: bag.state for bag in agent.store.bags("live", "closing")}
+        bags = {bag.bag_id: bag for bag in agent.store.bags("live", "closing")}
         for bag_id, pack in packs.items():
-            if bag_id not in states:
+            bag = bags.get(bag_id)
+            if bag is None:
                 agent.in_doubt = True
-            elif pack.live == 0 and states[bag_id] == "live":
+            elif bag.state == "live" and pack.live == 0:
                 agent.store.set_bag_state(bag_id, "closing")
+            elif bag.state == "live" and bag.replicas != (asked := pack.replicas(self._replicas)):
+                agent.store.set_replicas(bag_id, asked)
 
     async def _tell_front(self) -> None:
         """How often each pack is proven; drives xattrs, status and what may be evicted."""
         agent = self._agent
-        wanted = agent.settings.policy.replica.replicas
         placements = agent.store.placements_by_bag()
         states: list[dict[str, object]] = [
             {
                 "bag_id": bag.bag_id.hex(),
                 "proven": sum(is_replica(p) for p in placements.get(bag.bag_id, [])),
-                "wanted": wanted,
+                "wanted": agent.wanted(bag),
             }
             for bag in agent.store.bags("live")
         ]

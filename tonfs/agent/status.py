@@ -35,14 +35,13 @@ def placement_row(bag: Bag, placement: Placement) -> dict[str, Any]:
 def packs(agent: Agent) -> list[dict[str, Any]]:
     """Live and closing packs with every placement they ever had."""
     by_bag = agent.store.placements_by_bag()
-    wanted = agent.settings.policy.replica.replicas
     return [
         {
             "id": bag.bag_id.hex()[:16],
             "bag_id": bag.bag_id.hex(),
             "size": bag.size,
             "files": bag.files,
-            "wanted": wanted if bag.state == "live" else 0,
+            "wanted": agent.wanted(bag) if bag.state == "live" else 0,
             "state": bag.state,
             "local": bag.local,
             "contract": bag.contract,

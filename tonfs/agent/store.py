@@ -18,7 +18,7 @@ from ..errors import Damaged
 from ..ids import Address, AdnlId, BagId, NanoTon, ProviderKey
 from .placement import Event, State, advance
 
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
 MOST_DOUBLINGS: Final = 6
 
 _SCHEMA: Final = """
@@ -31,7 +31,8 @@ CREATE TABLE IF NOT EXISTS bag (
     state     TEXT NOT NULL CHECK (state IN ('live', 'closing', 'closed')),
     contract  TEXT,                      -- raw address, known as soon as the owner wallet is
     local     INTEGER NOT NULL,          -- 1: the whole pack is on this disk
-    created   REAL NOT NULL              -- UTC seconds
+    created   REAL NOT NULL,             -- UTC seconds
+    replicas  INTEGER                    -- what its files ask for; NULL: the volume's number
 ) STRICT;
 -- One bag at one provider. A provider that comes back to a bag reuses its row; history is in `audit`.
 CREATE TABLE IF NOT EXISTS placement (
@@ -103,6 +104,8 @@ class Bag:
     contract: Address | None
     local: bool
     created: float
+    replicas: int | None
+    """What its files ask for; None: the volume's number."""
 
 
 @dataclass(frozen=True)
@@ -168,7 +171,9 @@ class AgentStore:
         self.conn.execute("PRAGMA synchronous=FULL")
         self.conn.execute("PRAGMA foreign_keys=ON")
         version = self.conn.execute("PRAGMA user_version").fetchone()[0]
-        if version not in (0, SCHEMA_VERSION):
+        if version == 1:
+            self.conn.execute("ALTER TABLE bag ADD COLUMN replicas INTEGER")
+        elif version not in (0, SCHEMA_VERSION):
             raise Damaged(f"{path} has schema version {version}, this tonfs knows {SCHEMA_VERSION}.")
         self.conn.executescript(_SCHEMA)
         self.conn.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
@@ -202,13 +207,19 @@ class AgentStore:
 
     # Bags.
 
-    def add_bag(self, bag_id: BagId, info: bytes, size: int, files: int, now: float) -> None:
+    def add_bag(
+        self, bag_id: BagId, info: bytes, size: int, files: int, now: float, replicas: int | None = None
+    ) -> None:
         """Idempotent: a bag that is known keeps its row; one that was closed lives again."""
         self.conn.execute(
-            "INSERT INTO bag VALUES (?, ?, ?, ?, 'live', NULL, 1, ?) ON CONFLICT (bag_id) "
-            "DO UPDATE SET state = 'live', local = 1, created = excluded.created WHERE state = 'closed'",
-            (bag_id, info, size, files, now),
+            "INSERT INTO bag (bag_id, info, size, files, state, local, created, replicas) "
+            "VALUES (?, ?, ?, ?, 'live', 1, ?, ?) ON CONFLICT (bag_id) DO UPDATE SET state = 'live', local = 1, "
+            "created = excluded.created, replicas = excluded.replicas WHERE state = 'closed'",
+            (bag_id, info, size, files, now, replicas),
         )
+
+    def set_replicas(self, bag_id: BagId, replicas: int | None) -> None:
+        self.conn.execute("UPDATE bag SET replicas = ? WHERE bag_id = ?", (replicas, bag_id))
 
     def bags(self, *states: str) -> list[Bag]:
         wanted = states or ("live", "closing")
@@ -364,7 +375,7 @@ def _bag(row: sqlite3.Row) -> Bag:
     contract = row["contract"]
     return Bag(
         BagId(row["bag_id"]), row["info"], row["size"], row["files"], row["state"],
-        Address(contract) if contract else None, bool(row["local"]), row["created"],
+        Address(contract) if contract else None, bool(row["local"]), row["created"], row["replicas"],
     )  # fmt: skip
 
 

@@ -15,6 +15,14 @@ class KnownPack:
 
     live: int
     files: int
+    asked: int
+    """The largest number of replicas that is said for one of them, 0 for none."""
+    unsaid: bool
+    """For one of them nothing is said."""
+
+    def replicas(self, volume: int) -> int | None:
+        """What its files ask for together; None: `volume`, the volume's number, whatever that becomes."""
+        return max(self.asked, volume if self.unsaid else 0) if self.asked else None
 
 
 def front_bag(text: object) -> BagId:
@@ -28,6 +36,9 @@ def front_bag(text: object) -> BagId:
 def known_packs(reply: dict[str, Any]) -> dict[BagId, KnownPack]:
     """The front's answer to `packs`: every pack that it knows. Raises BadPacket."""
     try:
-        return {front_bag(p["bag_id"]): KnownPack(int(p["live"]), int(p["files"])) for p in reply["packs"]}
+        return {
+            front_bag(p["bag_id"]): KnownPack(int(p["live"]), int(p["files"]), int(p["asked"]), bool(p["unsaid"]))
+            for p in reply["packs"]
+        }
     except (KeyError, TypeError, ValueError) as exc:
         raise BadPacket(f"The front's list of packs is malformed: {exc!r}") from None

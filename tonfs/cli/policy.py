@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import click
 
 from ..errors import FsError, NotFound, UsageError
 from ..fuse import FS_TYPE, mounts
-from ..policy import PATH_POLICIES, PATH_POLICY_PREFIX, path_policy
+from ..policy import PATH_POLICIES, PATH_POLICY_PREFIX, check_path_policy, path_policy
 from .common import Context, emit, json_option, pass_context
 
 
@@ -78,6 +78,17 @@ def unset_policy(path: str, name: str) -> None:
             raise _failed(path, exc) from None
 
 
+def parse_settings(settings: Iterable[str]) -> list[tuple[str, str]]:
+    """NAME=VALUE, all of them checked. Raises UsageError, Unsupported."""
+    pairs = []
+    for setting in settings:
+        name, equals, value = setting.partition("=")
+        if not equals:
+            raise UsageError(f"{name!r} has no value.", hint=f"Write it as {name}=VALUE.")
+        pairs.append((name, path_policy(name, value)))
+    return pairs
+
+
 @click.group(help="What holds for a path and everything below it.")
 def command() -> None:
     """Policies of directories and files; those of the volume are in config.toml."""
@@ -98,16 +109,13 @@ def show(context: Context, path: str, as_json: bool) -> None:
         click.echo("Nothing is said for this path; the volume's settings hold.", err=True)
 
 
-@command.command("set", help="Set policies of PATH, e.g. pin=true: local copies below it stay.")
+@command.command(
+    "set", help="Set policies of PATH: pin=true (local copies below it stay), replicas=N (this many providers hold it)."
+)
 @click.argument("path", type=click.Path())
 @click.argument("settings", nargs=-1, required=True, metavar="NAME=VALUE…")
 def set_values(path: str, settings: tuple[str, ...]) -> None:
-    pairs = [setting.partition("=") for setting in settings]
-    for name, equals, value in pairs:
-        if not equals:
-            raise UsageError(f"{name!r} has no value.", hint=f"Write it as {name}=VALUE.")
-        path_policy(name, value)
-    for name, _, value in pairs:
+    for name, value in parse_settings(settings):
         set_policy(os.path.realpath(path), name, value)
 
 
@@ -116,5 +124,5 @@ def set_values(path: str, settings: tuple[str, ...]) -> None:
 @click.argument("names", nargs=-1, required=True, metavar="NAME…")
 def unset(path: str, names: tuple[str, ...]) -> None:
     for name in names:
-        path_policy(name, "true")
+        check_path_policy(name)
         unset_policy(os.path.realpath(path), name)

@@ -1,4 +1,4 @@
-"""`tonfs s3 serve`, `tonfs s3 key new|list|revoke` and `tonfs s3 public add|remove|list`."""
+"""`tonfs s3 serve`, `tonfs s3 key new|list|revoke`, `tonfs s3 public add|remove|list`, `tonfs s3 policy …`."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from ..control import call_sync
 from ..control.process import die_with_parent
 from ..errors import NotRunning
 from .common import Context, emit, json_option, pass_context, volume_option
+from .policy import parse_settings
 
 
 @click.group(help="The S3 door and its access keys.")
@@ -159,3 +160,45 @@ def public_list(context: Context, as_json: bool) -> None:
         emit("s3.public.list", {"buckets": buckets})
     else:
         click.echo("\n".join(buckets) if buckets else "No bucket is public.")
+
+
+@command.group(help="Policies of buckets: replicas, pin. As 'tonfs policy', without a mount; a door must run.")
+def policy() -> None:
+    """A bucket is a directory, and its objects do what the nearest directory says."""
+
+
+def _ask(context: Context, method: str, **params: Any) -> dict[str, Any]:
+    return call_sync(context.volume / "run" / "front.sock", method, params, who="front")
+
+
+@policy.command("set", help="Set policies of BUCKET: replicas=N (this many providers hold it), pin=true.")
+@click.argument("bucket")
+@click.argument("settings", nargs=-1, required=True, metavar="NAME=VALUE…")
+@volume_option
+@pass_context
+def policy_set(context: Context, bucket: str, settings: tuple[str, ...]) -> None:
+    for name, value in parse_settings(settings):
+        _ask(context, "policy_set", path=bucket, name=name, value=value)
+
+
+@policy.command("unset", help="Take policies of BUCKET back; the volume's hold again.")
+@click.argument("bucket")
+@click.argument("names", nargs=-1, required=True, metavar="NAME…")
+@volume_option
+@pass_context
+def policy_unset(context: Context, bucket: str, names: tuple[str, ...]) -> None:
+    for name in names:
+        _ask(context, "policy_set", path=bucket, name=name, value=None)
+
+
+@policy.command("show", help="Show what is said for BUCKET.")
+@click.argument("bucket")
+@json_option
+@volume_option
+@pass_context
+def policy_show(context: Context, bucket: str, as_json: bool) -> None:
+    said = _ask(context, "policy", path=bucket)["policies"]
+    if as_json:
+        emit("s3.policy", {"bucket": bucket, "policies": said})
+    else:
+        click.echo("\n".join(f"{name} = {value}" for name, value in said.items()) or "Nothing is said for it.")

@@ -14,21 +14,24 @@ from .common import Context, emit, json_option, parse_duration, pass_context, sh
 from .paths import volume_paths
 
 
-def look(volume: Path, paths: list[str], replicas: int) -> dict[str, Any]:
-    """One look: what is still dirty, and how many bags have how many proven replicas."""
+def look(volume: Path, paths: list[str], replicas: int | None, usual: int) -> dict[str, Any]:
+    """One look: what is still dirty, and which bags have fewer proven replicas than `replicas`, or than they shall
+    have; `usual`: the volume's number."""
     below = call_sync(volume / "run" / "front.sock", "resolve", {"paths": paths}, who="front", timeout=60.0)
     if below["missing"]:
         raise NotFound(f"{below['missing'][0]} does not exist.")
     bags = set(below["bag_ids"])
     agent = call_sync(volume / "run" / "agent.sock", "status", who="agent", timeout=60.0)
     proven = {p["bag_id"]: sum(x["state"] == "active" for x in p["placements"]) for p in agent["packs"]}
-    short = sorted(b for b in bags if proven.get(b, 0) < replicas)
+    wanted = {p["bag_id"]: p["wanted"] for p in agent["packs"]}
+    missing = {b: (replicas or wanted.get(b) or usual) - proven.get(b, 0) for b in bags}
+    short = sorted(b for b in bags if missing[b] > 0)
     return {
         "dirty_files": below["dirty_files"],
         "dirty_bytes": below["dirty_bytes"],
         "bags": len(bags),
         "bags_short": len(short),
-        "replicas_missing": sum(replicas - proven.get(b, 0) for b in short),
+        "replicas_missing": sum(missing[b] for b in short),
         "done": below["dirty_files"] == 0 and not short,
         "problems": agent.get("problems", []),
     }
@@ -36,7 +39,9 @@ def look(volume: Path, paths: list[str], replicas: int) -> dict[str, Any]:
 
 @click.command(help="Return when everything below PATHs is proven at N providers.")
 @click.argument("paths", nargs=-1, type=click.Path())
-@click.option("--replicas", type=click.IntRange(1, 100), help="Default: the volume's policy.")
+@click.option(
+    "--replicas", type=click.IntRange(1, 100), help="Default: as many as the policies of PATHs and of the volume say."
+)
 @click.option("--timeout", metavar="D", help="Give up after this long (exit code 7). Default: never.")
 @json_option
 @volume_option
@@ -45,7 +50,7 @@ def command(context: Context, paths: tuple[str, ...], replicas: int | None, time
     settings = context.settings()
     if settings.network == "none":
         raise UsageError("This volume has no network, so nothing is ever proven.", hint="Make one with a network.")
-    count = replicas or settings.policy.replica.replicas
+    usual = settings.policy.replica.replicas
     limit = time.monotonic() + parse_duration(timeout) if timeout else None
     inside = volume_paths(context.volume, paths)
     last = ""
@@ -53,7 +58,7 @@ def command(context: Context, paths: tuple[str, ...], replicas: int | None, time
     while True:
         try:
             call_sync(context.volume / "run" / "agent.sock", "flush", who="agent", timeout=60.0)
-            seen = look(context.volume, inside, count)
+            seen = look(context.volume, inside, replicas, usual)
         except TonfsError as exc:
             if not exc.transient or limit is None or time.monotonic() > limit:
                 raise
@@ -74,4 +79,4 @@ def command(context: Context, paths: tuple[str, ...], replicas: int | None, time
             raise TimedOut(f"Not proven in time: {text}.", hint=why or "'tonfs status' and 'tonfs why PATH' tell more.")
         time.sleep(0.5)
     if as_json:
-        emit("wait", {"replicas": count, "bags": seen["bags"], "done": True})
+        emit("wait", {"replicas": replicas or usual, "bags": seen["bags"], "done": True})

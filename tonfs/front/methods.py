@@ -16,6 +16,7 @@ import trio
 from ..control import Handler
 from ..errors import NotFound, UsageError
 from ..ids import BagId, Inode, bag_id
+from ..policy import PATH_POLICY_PREFIX, check_path_policy
 from ..volume import ROOT, PackedFile, Volume
 
 R = TypeVar("R")
@@ -45,6 +46,8 @@ class Methods:
             "ping": self.ping,
             "status": self.status,
             "dirty": self.dirty,
+            "policy": self.policy,
+            "policy_set": self.policy_set,
             "commit_pack": self.commit_pack,
             "packs": self.packs,
             "pack_states": self.pack_states,
@@ -83,8 +86,8 @@ class Methods:
         }
 
     async def dirty(self, params: dict[str, Any]) -> dict[str, Any]:
-        """{settle, limit_bytes, force} -> {files[{inode,version,path,mode,mtime_ns,size,ranges,sources}], more,
-        oldest, next_settle}."""
+        """{settle, limit_bytes, force} -> {files[{inode,version,path,mode,mtime_ns,size,ranges,sources}], replicas,
+        more, oldest, next_settle}; replicas: what is said for all of them, null for the volume's number."""
         settle, limit = float(_get(params, "settle", int, float)), int(_get(params, "limit_bytes", int))
         report = await _run(partial(self._volume.dirty, settle, limit, force=bool(params.get("force", False))))
         files = [
@@ -100,7 +103,13 @@ class Methods:
             }
             for f in report.files
         ]
-        return {"files": files, "more": report.more, "oldest": report.oldest, "next_settle": report.next_settle}
+        return {
+            "files": files,
+            "replicas": report.replicas,
+            "more": report.more,
+            "oldest": report.oldest,
+            "next_settle": report.next_settle,
+        }
 
     async def commit_pack(self, params: dict[str, Any]) -> dict[str, Any]:
         """{bag_id, size, extents[{inode, version, ranges[[file_offset, length, pack_offset]]}]} -> {pack, committed,
@@ -112,6 +121,8 @@ class Methods:
         return {"pack": done.pack, "committed": list(done.committed), "stale": list(done.stale)}
 
     async def packs(self, params: dict[str, Any]) -> dict[str, Any]:
+        """{} -> {packs[{id, bag_id, size, live, files, created, proven, wanted, asked, unsaid}]}; asked: the largest
+        number of replicas that is said for one of its files; unsaid: for one of them nothing is said."""
         packs = await _run(self._volume.packs)
         return {
             "packs": [
@@ -124,6 +135,8 @@ class Methods:
                     "created": p.created_ns / 1e9,
                     "proven": p.proven,
                     "wanted": p.wanted,
+                    "asked": p.asked.most,
+                    "unsaid": p.asked.unsaid,
                 }
                 for p in packs
             ]
@@ -215,6 +228,41 @@ class Methods:
             for r in ranges
         ]
         return out
+
+    async def policy(self, params: dict[str, Any]) -> dict[str, Any]:
+        """{path} -> {policies{name: value}}: what the path itself says. Raises NotFound."""
+
+        def work() -> dict[str, Any]:
+            inode, prefix = self._one(params), os.fsencode(PATH_POLICY_PREFIX)
+            names = [name for name in self._volume.list_xattrs(inode) if name.startswith(prefix)]
+            said = {name: self._volume.get_xattr(inode, name) for name in names}
+            return {"policies": {os.fsdecode(n[len(prefix) :]): os.fsdecode(v) for n, v in said.items()}}
+
+        return await _run(work)
+
+    async def policy_set(self, params: dict[str, Any]) -> dict[str, Any]:
+        """{path, name, value} -> {}; durable. value null: the path says nothing any more. Raises NotFound, UsageError,
+        Unsupported."""
+
+        def work() -> dict[str, Any]:
+            inode, name, value = self._one(params), _get(params, "name", str), params.get("value")
+            check_path_policy(name)
+            attribute = os.fsencode(PATH_POLICY_PREFIX + name)
+            if value is not None:
+                self._volume.set_xattr(inode, attribute, os.fsencode(_get(params, "value", str)))
+            elif attribute in self._volume.list_xattrs(inode):
+                self._volume.remove_xattr(inode, attribute)
+            self._volume.commit()
+            return {}
+
+        return await _run(work)
+
+    def _one(self, params: dict[str, Any]) -> Inode:
+        path = _get(params, "path", str)
+        found, _ = self._find([path])
+        if not found:
+            raise NotFound(f"{path} does not exist.")
+        return found[0][1]
 
     async def commit(self, params: dict[str, Any]) -> dict[str, Any]:
         await _run(self._volume.commit)

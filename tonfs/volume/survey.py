@@ -9,10 +9,11 @@ import secrets
 import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from ..clock import Clock
 from ..errors import FsError
 from ..ids import BagId, Inode
 from . import extents as ext
@@ -21,7 +22,9 @@ from .api import ROOT
 from .core import index_error
 from .node import Node
 from .packs import Evicted, Packs
+from .replicas import REPLICAS, Asked, AskedOfPacks, most
 from .schema import CONTENT, COVERED, DIRTY, SEGMENTED
+from .words import Words
 
 MAX_REPORT: Final = 20_000
 """Files and ranges in one answer of `dirty`."""
@@ -50,6 +53,9 @@ class DirtyFile:
 @dataclass(frozen=True, slots=True)
 class DirtyReport:
     files: tuple[DirtyFile, ...]
+    """All of these want the same number of replicas."""
+    replicas: int | None
+    """This one; None: the volume's."""
     more: bool
     oldest: float | None
     """When the oldest dirty file last changed, seconds since 1970."""
@@ -67,6 +73,7 @@ class PackInfo:
     created_ns: int
     proven: int
     wanted: int
+    asked: Asked
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,8 +105,19 @@ class Range:
     wanted: int = 0
 
 
+@dataclass
+class _Group:
+    replicas: int | None
+    files: list[DirtyFile] = field(default_factory=list)
+    bytes: int = 0
+
+
 class Survey(Packs):
     """All methods are slow."""
+
+    def __init__(self, directory: Path, clock: Clock | None = None) -> None:
+        super().__init__(directory, clock)
+        self._asked = AskedOfPacks()
 
     @contextmanager
     def _fresh(self) -> Iterator[sqlite3.Connection]:
@@ -136,24 +154,30 @@ class Survey(Packs):
                     next_settle = row[1] / 1e9 + settle
             paths = _Paths(db)
             spool = Spool(self.directory / "spool")
-            files, more = self._collect(candidates, limit_bytes, paths, spool)
+            replicas, files, more = self._collect(candidates, limit_bytes, Words(db, REPLICAS), paths, spool)
             spool.finish()
-        return DirtyReport(tuple(files), more, rows[0][1] / 1e9 if rows else None, next_settle)
+        return DirtyReport(tuple(files), replicas, more, rows[0][1] / 1e9 if rows else None, next_settle)
 
     def _collect(
-        self, candidates: Sequence[tuple[Any, ...]], limit_bytes: int, paths: _Paths, spool: Spool
-    ) -> tuple[list[DirtyFile], bool]:
-        files: list[DirtyFile] = []
-        total = ranges_total = 0
+        self, candidates: Sequence[tuple[Any, ...]], limit_bytes: int, words: Words, paths: _Paths, spool: Spool
+    ) -> tuple[int | None, list[DirtyFile], bool]:
+        """Of the files that want the same number of replicas: those that fill a pack first, else those with the oldest
+        among them. The others come another time."""
+        groups: dict[int | None, _Group] = {}
+        items = 0
+        group: _Group | None = None
         for inode, _ in candidates:
-            if total >= limit_bytes or len(files) + ranges_total > MAX_REPORT:
-                return files, True
-            ranges = self._to_pack(Inode(inode), paths, spool)
-            if ranges is not None:
-                files.append(ranges)
-                total += sum(length for _, length in ranges.ranges)
-                ranges_total += len(ranges.ranges)
-        return files, False
+            if group is not None and (group.bytes >= limit_bytes or items > MAX_REPORT):
+                return group.replicas, group.files, True
+            file = self._to_pack(Inode(inode), paths, spool)
+            if file is not None:
+                replicas = most(words.of(inode))
+                group = groups.setdefault(replicas, _Group(replicas))
+                group.files.append(file)
+                group.bytes += sum(length for _, length in file.ranges)
+                items += 1 + len(file.ranges)
+        first = next(iter(groups.values()), _Group(None))
+        return first.replicas, first.files, False
 
     def _to_pack(self, inode: Inode, paths: _Paths, spool: Spool) -> DirtyFile | None:
         """None: it is not dirty any more, or has nothing but holes, or is damaged."""
@@ -198,7 +222,8 @@ class Survey(Packs):
                 "SELECT p.pack, p.bag_id, p.size, coalesce(sum(e.length), 0), count(DISTINCT e.inode), p.created, "
                 "p.proven, p.wanted FROM pack p LEFT JOIN extent e ON e.pack = p.pack GROUP BY p.pack ORDER BY p.pack"
             ).fetchall()
-        return [PackInfo(r[0], BagId(bytes(r[1])), *r[2:]) for r in rows]
+            asked = self._asked.of(db, [row[0] for row in rows])
+        return [PackInfo(r[0], BagId(bytes(r[1])), r[2], r[3], r[4], r[5], r[6], r[7], asked[r[0]]) for r in rows]
 
     def evict_down_to(self, limit: int) -> Evicted | None:
         """Evict proven local copies, oldest change first, until at most `limit` bytes are here. None: nothing to do."""

@@ -172,12 +172,34 @@ async def test_a_pack_that_is_still_in_use_is_never_closed(tmp_path: Path, autoj
     async with agent_world(tmp_path) as world, world.running() as agent:
         bag = await filled(world)
         world.front._packs = lambda _params: {  # type: ignore[method-assign]
-            "packs": [{"id": 1, "bag_id": bag.hex(), "size": 1, "live": 0, "files": 3}]
+            "packs": [{"id": 1, "bag_id": bag.hex(), "size": 1, "live": 0, "files": 3, "asked": 0, "unsaid": True}]
         }
         await trio.sleep(60)
         assert [b.bag_id for b in agent.store.bags("live", "closing")] == [bag]
         assert not agent.store.receipts()
         assert len(world.placements(State.ACTIVE)) == 3
+
+
+async def test_what_directories_say_about_replicas_counts_more_than_the_volume(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    async with agent_world(tmp_path) as world:
+        world.front.asked = 2
+        async with world.running() as agent:
+            world.front.write(1, noise(50_000))
+            await world.until(lambda: len(world.placements(State.ACTIVE)) == 2)
+            await trio.sleep(600)
+            assert len(world.placements(State.ACTIVE, State.FUNDING, State.QUOTED)) == 2, "three are the volume's"
+            (bag,) = agent.store.bags("live")
+            assert world.front.wanted == {bag.bag_id: 2}
+            world.front.asked = 4
+            await world.until(lambda: len(world.placements(State.ACTIVE)) == 4)
+        world.front.asked = 0
+        async with world.running() as agent:
+            assert agent.store.bags("live")[0].replicas == 4, "it is remembered"
+            await world.until(lambda: agent.store.bags("live")[0].replicas is None)
+            await world.until(lambda: world.front.wanted == {bag.bag_id: 3})
+            assert len(world.placements(State.ACTIVE)) == 4, "nobody is dismissed for that"
 
 
 async def test_a_front_that_goes_away_and_comes_back_is_waited_for(tmp_path: Path, autojump_clock: MockClock) -> None:

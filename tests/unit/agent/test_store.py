@@ -71,6 +71,18 @@ def test_a_gone_provider_taken_up_again_starts_with_a_clean_record(tmp_path: Pat
     store.close()
 
 
+def test_a_store_of_before_directories_could_ask_for_replicas_is_brought_up_to_date(tmp_path: Path) -> None:
+    store = filled(tmp_path / "agent.db")
+    store.conn.execute("ALTER TABLE bag DROP COLUMN replicas")
+    store.conn.execute("PRAGMA user_version=1")
+    store.close()
+    store = AgentStore(tmp_path / "agent.db")
+    assert [bag.replicas for bag in store.bags()] == [None]
+    store.set_replicas(store.bags()[0].bag_id, 2)
+    assert store.bags()[0].replicas == 2
+    store.close()
+
+
 def test_a_future_schema_is_refused_and_left_alone(tmp_path: Path) -> None:
     store = filled(tmp_path / "agent.db")
     store.conn.execute("PRAGMA user_version=99")
