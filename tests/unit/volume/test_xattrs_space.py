@@ -75,7 +75,7 @@ def test_policies_are_kept_checked_and_listed(volume: Volume) -> None:
         volume.set_xattr(inode, b"user.tonfs.policy.pinn", b"1")
     assert "'pin'" in caught.value.hint
     with pytest.raises(Unsupported, match="only for the volume"):
-        volume.set_xattr(inode, b"user.tonfs.policy.replicas", b"3")
+        volume.set_xattr(inode, b"user.tonfs.policy.deadline", b"3")
     volume.remove_xattr(inode, b"user.tonfs.policy.pin")
     assert volume.list_xattrs(inode) == []
 
