@@ -35,20 +35,17 @@ def head(method: str, target: str, headers: Mapping[str, str]) -> bytes:
 
 
 def answer(connection: socket.socket) -> Raw:
-    """One answer, to the end of its Content-Length; status 0 when the server hung up without a word."""
-    data = b""
+    """One answer, to the end of its Content-Length and no further (another may follow); status 0 when the server hung
+    up without a word."""
+    start = b""
     try:
-        while b"\r\n\r\n" not in data:
-            more = connection.recv(65536)
-            if not more:
-                break
-            data += more
-        start, _, body = data.partition(b"\r\n\r\n")
+        while not start.endswith(b"\r\n\r\n") and (more := connection.recv(1)):
+            start += more
+        start = start.removesuffix(b"\r\n\r\n")
         found = re.search(rb"(?i)\r\ncontent-length: *(\d+)", start)
-        while found and len(body) < int(found[1]):
-            more = connection.recv(65536)
-            if not more:
-                break
+        left = int(found[1]) if found else 0
+        body = b""
+        while len(body) < left and (more := connection.recv(min(65536, left - len(body)))):
             body += more
     except (ConnectionError, TimeoutError):
         return Raw(0, b"", b"")
