@@ -11,7 +11,7 @@ from typing import Any, Final
 from ..ids import Inode
 from .check import FILE, Finding, Fix, Progress
 from .content import ContentStore
-from .schema import CONTENT, COVERED, DIRTY, INLINE, SEGMENTED, WINDOW_SIZE
+from .schema import CONTENT, COVERED, DIRTY, INLINE, SEGMENTED, SYNCED, WINDOW_SIZE
 
 _EVERY: Final = 4096
 PLACES: Final = CONTENT | INLINE | SEGMENTED
@@ -62,20 +62,27 @@ class ContentCheck:
             self._used.add(blob or inode)
             length = self._length(blob or inode)
             if length is None or length < min(size, WINDOW_SIZE):
-                yield self._short(inode, flags, version, length)
+                yield self._short(inode, size, self._may_be_cut(flags, version), flags, length)
 
-    def _short(self, inode: int, flags: int, version: int, length: int | None) -> Finding:
+    def _may_be_cut(self, flags: int, version: int) -> bool:
+        """Bytes that were never fsynced may be gone after a loss of power; it is cut when met (trust.py)."""
+        return not flags & SYNCED and (self._crashed or version < self._base)
+
+    def _short(self, inode: int, size: int, cut: bool, flags: int, length: int | None) -> Finding:
         what = "is missing" if length is None else f"has only {length} bytes"
         fix = Fix("make_remote", (inode, length or 0), _FETCH)
-        return self._lost(inode, flags, version, f"The content file of inode {inode} {what}", fix)
+        missing = size - (length or 0) if cut else 0
+        return self._lost(inode, flags, f"The content file of inode {inode} {what}", fix, missing)
 
-    def _lost(self, inode: int, flags: int, version: int, text: str, fix: Fix) -> Finding:
-        """Local bytes that are not there: packs may have them, or nobody."""
+    def _lost(self, inode: int, flags: int, text: str, fix: Fix, cut: int = 0) -> Finding:
+        """Local bytes that are not there: packs may have them, or nobody. `cut`: how many were never promised."""
         self._short_of_bytes.add(inode)
         if flags & DIRTY:
-            if self._crashed or version < self._base:
-                # Bytes that were never fsynced may be gone after a loss of power; the file is cut when it is met.
-                return Finding("content-short", f"{text}; it was being written at a crash.", harmless=True)
+            if cut:
+                text += (
+                    f"; it was being written at a crash, and the next mount cuts the {cut} bytes that no fsync kept."
+                )
+                return Finding("content-short", text, harmless=True)
             return Finding("content-lost", f"{text}; bytes that no pack has are lost.")
         if not flags & COVERED:
             return Finding("content-lost", f"{text}.")
@@ -119,16 +126,16 @@ class ContentCheck:
             elif inode not in bad and there < place + length:
                 bad.add(inode)
                 text = f"Inode {inode}: its content file {blob} has {there} bytes of {place + length}"
-                yield self._lost(inode, flags, version, text, Fix("make_all_remote", (inode,), _FETCH))
+                missing = size - offset - max(0, there - place) if self._may_be_cut(flags, version) else 0
+                yield self._lost(inode, flags, text, Fix("make_all_remote", (inode,), _FETCH), missing)
             last, end = inode, offset + length
 
     def _inline(self) -> Iterator[Finding]:
-        for inode, flags, version in self._db.execute(
-            f"SELECT inode, flags, version FROM inode WHERE flags & {INLINE} "
-            "AND inode NOT IN (SELECT inode FROM inline)"
+        for inode, flags in self._db.execute(
+            f"SELECT inode, flags FROM inode WHERE flags & {INLINE} AND inode NOT IN (SELECT inode FROM inline)"
         ):
             text = f"The bytes of inode {inode} are missing in the index"
-            yield self._lost(inode, flags, version, text, Fix("make_all_remote", (inode,), _FETCH))
+            yield self._lost(inode, flags, text, Fix("make_all_remote", (inode,), _FETCH))
         for inode, size, length in self._db.execute(
             "SELECT n.inode, i.size, length(n.data) FROM inline n JOIN inode i ON i.inode = n.inode "
             "WHERE length(n.data) > i.size"

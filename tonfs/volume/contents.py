@@ -23,7 +23,7 @@ from . import segments as seg
 from .names import Names
 from .node import Node
 from .records import RECORD_COLUMNS
-from .schema import CONTENT, DIRTY, INLINE, RECORD, REMOTE, SEGMENTED, WINDOW_SIZE
+from .schema import CONTENT, INLINE, RECORD, REMOTE, SEGMENTED, WINDOW_SIZE
 from .segments import Segment
 
 log = get_logger(__name__)
@@ -64,62 +64,10 @@ class Contents(Names):
         log.error("bytes of a file are missing on the disk", inode=node.inode, size=node.size, what=what)
         return FsError(f"Inode {node.inode} has lost {what}.", errno.EIO)
 
-    def _distrust(self, node: Node) -> None:
-        """A file with unpacked bytes, met for the first time since a crash: the disk may have more or less of them
-        than the index knows.
-
-        Its version jumps, so that no pack made of the earlier bytes is accepted and no S3 validator comes back; a size
-        whose bytes never reached the disk (only a loss of power does that, and never after fsync) is cut. An S3 record
-        that was current still is: bytes it vouches for are never overwritten before the index says so (rule 1).
-        """
-        version, size = node.version, node.size
-        node.version = self._version_base
-        if node.placed:
-            self._cut_what_is_missing(node)
-        row = self._record_row(node)
-        if row is not None and row[1] == version and node.size == size:
-            node.record, node.record_changed = (row[0], node.version, *row[2:]), True
-        if node.size != size or node.record_changed:
-            self._touch(node, times=False)
-
     def _record_row(self, node: Node) -> tuple[Any, ...] | None:
         if node.record is None and node.flags & RECORD:
             node.record = self._read.execute(_RECORD_SQL, (node.inode,)).fetchone()
         return node.record
-
-    def _cut_what_is_missing(self, node: Node) -> None:
-        node.blocks = -1
-        if node.flags & CONTENT:
-            there = self._blob_length(Inode(node.blob))
-            want = min(node.size, WINDOW_SIZE)
-        else:
-            there = want = node.size
-            for segment in self._segments(node):
-                missing = segment.blob_offset + segment.length - self._blob_length(segment.blob)
-                if missing > 0:
-                    there = min(there, segment.end - min(missing, segment.length))
-        if there >= want:
-            return
-        # Bytes behind that exist nowhere, unless an extent has them.
-        (covered,) = self.db.execute(
-            "SELECT coalesce(max(offset + length), 0) FROM extent WHERE inode = ?", (node.inode,)
-        ).fetchone()
-        size = max(there, covered)
-        log.info("a file is shorter after the crash", inode=node.inode, was=node.size, now=size)
-        if node.flags & CONTENT:
-            self.content.make_at_least(Inode(node.blob), size)
-        else:
-            self._set_segments(node, seg.without(self._segments(node), there, node.size))
-        node.size = size
-        if size == 0:
-            node.set(DIRTY, False)
-        self._touch(node, times=False)
-
-    def _blob_length(self, blob: Inode) -> int:
-        try:
-            return self.content.length(blob)
-        except FileNotFoundError:
-            return 0
 
     def _blobs(self, inode: Inode) -> list[Inode]:
         node = self._nodes.get(inode)

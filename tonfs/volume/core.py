@@ -17,6 +17,8 @@ Three rules keep index and content files in step after a crash:
 2. Before a commit that makes the index rely on bytes in a content file (a rename over another file, bytes fetched
    from the network, a pack's local copy, bytes that were inline and durable), these bytes are fsynced: `_order`.
 3. A content file loses bytes (unlink, truncate, eviction) only after the commit that says so.
+
+What may be missing after a loss of power nevertheless, and what never: `trust.py`.
 """
 
 from __future__ import annotations
@@ -41,6 +43,7 @@ from .api import Change
 from .content import ContentStore, sync_directory
 from .kernel import KernelCache
 from .node import Node
+from .schema import CONTENT, SEGMENTED, SYNCED
 from .space import FULL, SpaceGuard, no_space
 from .writeback import Batch, Pending
 
@@ -55,6 +58,7 @@ CLOCK_REALTIME_COARSE: Final = 5
 MAX_PENDING: Final = 50_000
 """Changes that may wait before the one who makes more has to write them; bounds memory."""
 MAX_PENDING_DATA: Final = 16 << 20
+_MAY_BE_SYNCED: Final = CONTENT | SEGMENTED | SYNCED
 
 
 def locked(method: Callable[Concatenate[S, P], R]) -> Callable[Concatenate[S, P], R]:
@@ -146,6 +150,9 @@ class Core:
         self._unsynced: dict[Inode, int] = {}
         """Content files written since they were last fsynced -> at which change."""
         self._synced: set[Inode] = set()
+        """After a crash: content files fsynced since."""
+        self._unmarked = False
+        """The index may have rows of files in content files without the flag SYNCED."""
         self._listeners: list[Callable[[Change], None]] = []
         self._gen = self._committed = self._durable = 0
         self._wal_lock = threading.Lock()
@@ -217,8 +224,11 @@ class Core:
     def _sync_content(self, inode: Inode) -> None:
         """fdatasync the content files of an inode; the lock is held only to find them."""
         with self.lock:
-            todo = self._take_unsynced(inode)
+            todo = self._take_unsynced(self._blobs(inode))
             shards = dict(self.content.new_shards) if todo else {}
+        self._sync_taken(todo, shards)
+
+    def _sync_taken(self, todo: list[tuple[Inode, int, int]], shards: dict[int, int]) -> None:
         try:
             for shard in shards:
                 sync_directory(self.content.shard(shard))
@@ -231,10 +241,10 @@ class Core:
             self.content.shards_synced(shards)
             self._note_synced(todo)
 
-    def _take_unsynced(self, inode: Inode) -> list[tuple[Inode, int, int]]:
+    def _take_unsynced(self, blobs: Iterable[Inode]) -> list[tuple[Inode, int, int]]:
         """(content file, descriptor of the caller's own, last change) of what an fsync must write. `lock` is held."""
         todo = []
-        for blob in self._blobs(inode):
+        for blob in blobs:
             fd = self.content.duplicate(blob)
             if fd is not None:
                 todo.append((blob, fd, self._unsynced.get(blob, 0)))
@@ -242,13 +252,18 @@ class Core:
 
     def _note_synced(self, done: list[tuple[Inode, int, int]]) -> None:
         for blob, _, written in done:
-            self._synced.add(blob)
+            if self._suspect:
+                self._synced.add(blob)
             if self._unsynced.get(blob) == written:
                 del self._unsynced[blob]
 
     def _blobs(self, inode: Inode) -> list[Inode]:
         """Content files with bytes of this inode that may not be on the disk yet."""
         return [inode]
+
+    def _on_disk(self, node: Node) -> bool:
+        """Its bytes lie in content files, and the disk has all of them."""
+        return False
 
     def _sync_ordered(self) -> None:
         """Do most of rule 2's fsyncs without holding the lock; `_take` does what is left."""
@@ -269,6 +284,11 @@ class Core:
             inode = next(iter(self._ordered))
             self._sync_content(inode)
             del self._ordered[inode]
+        for node in self._pending.nodes.values():
+            if node.flags & _MAY_BE_SYNCED:
+                on_disk = self._on_disk(node)
+                node.set(SYNCED, on_disk)
+                self._unmarked |= not on_disk
         if self._noted_next != self._next_inode:
             self._noted_next = self._next_inode
             self._pending.meta["inode_next"] = str(self._next_inode)

@@ -69,6 +69,14 @@ class Inodes(Core):
         """Unpacked bytes that were written before a crash."""
         raise NotImplementedError
 
+    def _keep_trust(self) -> None:
+        """In the background; see `trust.py`."""
+        raise NotImplementedError
+
+    def _trust_all(self) -> None:
+        """At the end."""
+        raise NotImplementedError
+
     def _next_version(self, node: Node) -> int:
         return max(node.version, self._version_base) + 1
 
@@ -220,6 +228,7 @@ class Inodes(Core):
     def _maintain(self) -> None:
         self.space.look()
         try:
+            self._keep_trust()
             if self._gen != self._committed:
                 self._sync_ordered()
                 self._commit_batch(self._gen)
@@ -258,11 +267,17 @@ class Inodes(Core):
             if self._closed:
                 return
             self.commit()
-            with self.lock:
-                self._pending.meta["clean"] = "1"
-                self._gen += 1
-                self._commit_locked()
-                self._sync_wal(self._committed)
+            try:
+                self._trust_all()
+                with self.lock:
+                    self._pending.meta["clean"] = "1"
+                    self._gen += 1
+                    self._commit_locked()
+                    self._sync_wal(self._committed)
+            except OSError as exc:
+                raise self._os_error(exc) from exc
+            except sqlite3.Error as exc:
+                raise index_error(exc) from exc
             self.abandon()
 
     def abandon(self) -> None:

@@ -28,6 +28,7 @@ ATTACHED: Final = 128  # a directory with rows in attached
 OWN: Final = 256  # a directory that was made through the mount before it became an S3 object
 INLINE: Final = 512  # has a row in inline
 SEGMENTED: Final = 1024  # has rows in segment, which say where its bytes lie in content files; never with CONTENT
+SYNCED: Final = 2048  # its content files were fsynced with all bytes up to `size` before the row was written
 
 WINDOW_SIZE: Final = 1 << 40
 """Bytes of a file that one content file holds; what lies beyond goes to the next one. ext4 ends at 16 TiB."""
@@ -185,6 +186,18 @@ def _proof_times_v4(db: sqlite3.Connection) -> None:
     db.execute("ALTER TABLE pack ADD COLUMN proved INTEGER NOT NULL DEFAULT 0")
 
 
+def _synced_v5(db: sqlite3.Connection) -> None:
+    """The flag SYNCED. After an orderly close nothing was being written; after a crash each file is looked at."""
+    (clean,) = db.execute("SELECT value FROM meta WHERE key = 'clean'").fetchone()
+    if clean == "1":
+        db.execute(mark_synced())
+
+
+def mark_synced() -> str:
+    """The statement for: all content files are on the disk, and as long as their files."""
+    return f"UPDATE inode SET flags = flags | {SYNCED} WHERE flags & {CONTENT | SEGMENTED} AND NOT flags & {SYNCED}"
+
+
 def _script(db: sqlite3.Connection, statements: str) -> None:
     for statement in statements.split(";\n"):
         if statement.strip():
@@ -196,6 +209,7 @@ MIGRATIONS: Final[tuple[Callable[[sqlite3.Connection], None], ...]] = (
     create_objects,
     _inline_and_segments_v3,
     _proof_times_v4,
+    _synced_v5,
 )
 """MIGRATIONS[n] takes a database from version n to n + 1, inside one transaction."""
 

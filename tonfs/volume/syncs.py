@@ -2,7 +2,7 @@
 
 The bytes in content files and the index's log reach the disk side by side. Neither order harms: before the fsync has
 returned nothing was promised, and what a crash between the two leaves is what the background commits may leave at any
-time, an index that knows a file longer than its content file (`Contents._cut_what_is_missing`). Where the order does
+time, an index that knows a file longer than its content file (`Trust._cut_what_is_missing`). Where the order does
 matter (rule 2 of core.py) the fsync takes the slow way, content first.
 """
 
@@ -14,9 +14,10 @@ from collections.abc import Generator
 from typing import Final
 
 from ..ids import Inode
-from .contents import INLINE_MAX, Contents
+from .contents import INLINE_MAX
 from .node import Node
 from .schema import INLINE
+from .trust import Trust
 
 INLINE_SYNCS: Final = 3
 """A small file that is fsynced more often moves to a content file: rewriting it in the index costs more."""
@@ -28,7 +29,7 @@ Step = tuple[int, ...] | None
 """Descriptors to fdatasync, all of them, before going on; None: what comes next is slow, go on in a thread."""
 
 
-class Syncs(Contents):
+class Syncs(Trust):
     def sync(self, inode: Inode, *, data_only: bool = False) -> None:
         """See `Namespace.sync`."""
         try:
@@ -49,7 +50,7 @@ class Syncs(Contents):
             need = 0 if node.nlink == 0 else node.size_gen if data_only else node.gen
             quick = not (self.content.new_shards and self._blobs(inode)) and self._commit_few(need)
             upto = self._committed
-            todo = self._take_unsynced(inode) if quick else []
+            todo = self._take_unsynced(self._blobs(inode)) if quick else []
         if not quick:
             yield None
             try:
@@ -57,6 +58,8 @@ class Syncs(Contents):
             except OSError as exc:
                 raise self._os_error(exc) from exc
             self._commit_up_to(need)
+            with self.lock:
+                self._mark_soon(node)
             return
         wal = (self._wal,) if need > self._durable else ()
         try:
@@ -67,6 +70,7 @@ class Syncs(Contents):
                 os.close(fd)
         with self.lock:
             self._note_synced(todo)
+            self._mark_soon(node)
             if wal and upto > self._durable:
                 self._durable = upto
                 self._last_wal_sync = time.monotonic()

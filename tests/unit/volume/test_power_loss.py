@@ -8,6 +8,7 @@ removed since the directory's last fsync, too (names of one directory in their o
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import pickle
@@ -24,7 +25,8 @@ import pytest
 
 from tests.unit.volume.helpers import Packer, check, dump, everything
 from tests.unit.volume.power.workload import ABSENT, ANY, digest
-from tonfs.volume import Volume
+from tonfs.volume import Volume, schema
+from tonfs.volume.check_content import check_content
 from tonfs.volume.space import SpaceGuard
 
 HERE = Path(__file__).parent / "power"
@@ -201,6 +203,10 @@ def states(image: Path, ops: list[Op], target: Path) -> Iterator[tuple[str, dict
 
 
 def verify(directory: Path, packer: Packer, allowed: dict[str, list[str]], when: str) -> None:
+    with contextlib.closing(schema.connect(directory / schema.INDEX_NAME)) as db:
+        found_lost = (f for f in check_content(db, directory, lambda *_: None) if f.kind == "content-lost")
+        lost = [finding.text for finding in found_lost]
+    assert not lost, f"{when}: a row says that bytes were on the disk that were not: {lost}"
     volume = Volume(directory)
     try:
         found = {os.fsdecode(path): row[3] for path, row in dump(volume, packer).items()}
@@ -221,6 +227,7 @@ def verify(directory: Path, packer: Packer, allowed: dict[str, list[str]], when:
         volume.abandon()
 
 
+@pytest.mark.allow_logs  # files are cut
 @pytest.mark.timeout(400)  # on a machine with other work
 def test_whatever_the_disk_lost_the_volume_opens_and_keeps_its_promises(
     recorded: tuple[Path, list[Op], Packer], tmp_path: Path, monkeypatch: pytest.MonkeyPatch

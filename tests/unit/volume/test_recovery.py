@@ -14,6 +14,7 @@ from tests.unit.volume.test_names import new, refused
 from tonfs.errors import Busy, Damaged, NotFound
 from tonfs.ids import Inode
 from tonfs.volume import ROOT, PackedFile, Volume, schema
+from tonfs.volume.check_content import check_content
 from tonfs.volume.recovery import VERSION_JUMP
 
 
@@ -117,17 +118,133 @@ def test_numbers_given_out_before_a_crash_are_not_given_out_again(volume: Volume
     copy.close()
 
 
-def test_a_size_whose_bytes_the_disk_lost_is_cut(volume: Volume, tmp_path: Path) -> None:
+def cut_content(directory: Path, inode: int, size: int) -> None:
+    os.truncate(directory / "content" / f"{inode & 255:02x}" / f"{inode:x}", size)
+
+
+def flagged(volume: Volume, inode: int) -> bool:
+    (flags,) = volume.reader.execute("SELECT flags FROM inode WHERE inode = ?", (inode,)).fetchone()
+    return bool(flags & schema.SYNCED)
+
+
+def findings(directory: Path) -> dict[str, bool]:
+    """What fsck says of the contents: kind -> is it harmless?"""
+    db = schema.connect(directory / schema.INDEX_NAME)
+    try:
+        return {f.kind: f.harmless for f in check_content(db, directory, lambda *_: None)}
+    finally:
+        db.close()
+
+
+@pytest.mark.allow_logs
+def test_a_size_whose_bytes_the_disk_lost_is_cut_and_said(
+    volume: Volume, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     inode = new(volume, b"f").inode
     volume.write(inode, 0, b"x" * 50_000)
     volume.commit()
     directory = crash_copy(volume.directory, tmp_path / "copy")
-    os.truncate(directory / "content" / f"{inode & 255:02x}" / f"{inode:x}", 1000)
+    cut_content(directory, inode, 1000)
+    assert findings(directory) == {"content-short": True}
     copy = Volume(directory)
     assert copy.getattr(inode).size == 1000
+    assert "shorter after the crash" in caplog.text
     assert copy.read(inode, 0, 99_999).data == b"x" * 1000
     check(copy)
     copy.close()
+
+
+@pytest.mark.allow_logs
+@pytest.mark.parametrize("segmented", [False, True])
+def test_what_an_fsync_kept_is_never_cut_but_missed(volume: Volume, tmp_path: Path, segmented: bool) -> None:
+    """Whoever takes the bytes away later: a reader gets an error, fsck calls it damage."""
+    inode = new(volume, b"f").inode
+    volume.write(inode, 0, b"x" * 50_000)
+    if segmented:
+        volume.write(inode, schema.WINDOW_SIZE, b"far")
+    volume.sync(inode)
+    volume.background()
+    size = volume.getattr(inode).size
+    directory = crash_copy(volume.directory, tmp_path / "copy")
+    cut_content(directory, inode, 1000)
+    assert findings(directory) == {"content-lost": False}
+    copy = Volume(directory)
+    assert copy.getattr(inode).size == size
+    refused(errno.EIO, lambda: copy.read(inode, 0, 50_000))
+    copy.close()
+    assert findings(directory) == {"content-lost": False}
+
+
+def test_after_an_orderly_end_every_byte_was_promised(volume: Volume, tmp_path: Path) -> None:
+    """A crash later, with nothing written in between, takes nothing of that back."""
+    inode = new(volume, b"f").inode
+    volume.write(inode, 0, b"x" * 50_000)
+    volume.close()
+    again = Volume(volume.directory)
+    directory = crash_copy(again.directory, tmp_path / "copy")
+    again.close()
+    cut_content(directory, inode, 1000)
+    assert findings(directory) == {"content-lost": False}
+
+
+def test_a_file_found_whole_after_a_crash_is_not_doubted_again(volume: Volume, tmp_path: Path) -> None:
+    inodes = [new(volume, b"%d" % n).inode for n in range(5)]
+    for inode in inodes:
+        volume.write(inode, 0, b"x" * 50_000)
+    volume.commit()
+    copy = Volume(crash_copy(volume.directory, tmp_path / "copy"))
+    assert not any(flagged(copy, inode) for inode in inodes)
+    assert copy.pending
+    copy.background()
+    assert all(flagged(copy, inode) for inode in inodes)
+    directory = crash_copy(copy.directory, tmp_path / "twice")
+    copy.close()
+    cut_content(directory, inodes[2], 1000)
+    assert findings(directory) == {"content-lost": False}
+
+
+@pytest.mark.allow_logs
+def test_only_what_was_written_since_the_fsync_can_be_cut(volume: Volume, tmp_path: Path) -> None:
+    inode = new(volume, b"f").inode
+    volume.write(inode, 0, b"x" * 50_000)
+    volume.sync(inode)
+    volume.background()
+    volume.write(inode, 50_000, b"y" * 50_000)
+    volume.commit()
+    assert not flagged(volume, inode)
+    directory = crash_copy(volume.directory, tmp_path / "copy")
+    cut_content(directory, inode, 60_000)
+    copy = Volume(directory)
+    assert copy.read(inode, 0, 99_999).data == b"x" * 50_000 + b"y" * 10_000
+    copy.close()
+
+
+def test_the_flag_follows_an_fsync_with_a_later_batch(volume: Volume) -> None:
+    inode = new(volume, b"f").inode
+    volume.write(inode, 0, b"x" * 50_000)
+    volume.sync(inode)
+    volume.write(inode, 0, b"y" * 60_000)
+    volume.sync(inode)
+    assert not flagged(volume, inode), "the row was on its way beside the bytes"
+    assert volume.pending
+    volume.background()
+    assert flagged(volume, inode)
+
+
+def test_many_files_reach_the_disk_at_the_end_by_one_call(volume: Volume, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(100):
+        volume.write(new(volume, b"%d" % number).inode, 0, b"x" * 20_000)
+    synced: list[int] = []
+    monkeypatch.setattr(os, "fdatasync", synced.append)
+    volume.close()
+    assert len(synced) < 10
+    assert findings(volume.directory) == {}
+    again = Volume(volume.directory)
+    (left,) = again.reader.execute(
+        f"SELECT count(*) FROM inode WHERE flags & {schema.CONTENT} AND NOT flags & {schema.SYNCED}"
+    ).fetchone()
+    again.close()
+    assert left == 0
 
 
 def test_orphans_go_when_the_volume_is_opened(volume: Volume, tmp_path: Path) -> None:

@@ -110,6 +110,7 @@ def test_while_another_thread_commits_nobody_waits_for_it_here(volume: Volume) -
     assert not volume.pending
 
 
+@pytest.mark.allow_logs  # it is cut
 def test_a_file_of_which_the_index_knows_more_than_the_disk_is_shorter_after_the_crash(
     volume: Volume, tmp_path: Path
 ) -> None:

@@ -1,0 +1,182 @@
+"""What the disk surely has: the flag SYNCED, and files that were being written when the machine or the front died.
+
+Content files reach the disk when somebody fsyncs them, when the kernel likes, and when the volume is closed. Each row
+of a file in content files says whether they were on the disk, up to the size that the row has (SYNCED). So bytes that
+a crash may have taken are told from bytes that were promised: without the flag a file that is too short after a crash
+is cut; with it, the missing bytes are damage, an error for who reads them and a finding of `tonfs fsck`.
+
+The flag rides on rows that are written anyway. After an fsync, when the row was on its way before the bytes were, it
+follows with a later batch; what is left gets it at the end. After a crash the files without it are looked at in the
+background, once, and have it from then on.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from ..errors import FsError
+from ..ids import Inode
+from ..log import get_logger
+from . import segments as seg
+from .contents import Contents
+from .node import Node
+from .schema import CONTENT, DIRTY, SEGMENTED, SYNCED, WINDOW_SIZE, mark_synced
+
+log = get_logger(__name__)
+
+FEW: Final = 64
+"""Content files that are fsynced one by one; with more of them the file system below is asked to write everything."""
+AT_ONCE: Final = 1000
+"""Files that one call in the background looks at after a crash."""
+_UNKNOWN: Final = (
+    f"SELECT inode FROM inode WHERE flags & {DIRTY} AND flags & {CONTENT | SEGMENTED} AND NOT flags & {SYNCED} "
+    "AND version < ? AND inode > ? ORDER BY inode LIMIT ?"
+)
+
+
+class Trust(Contents):
+    """See the module."""
+
+    _marks: set[Inode]
+    """Were fsynced, and the index has them without the flag."""
+    _looked_at: int | None
+    """After a crash: files up to this number were looked at; None: all were."""
+
+    def _open(self) -> None:
+        super()._open()
+        self._marks = set()
+        self._looked_at = None if self.clean_start else 0
+        self._unmarked = not self.clean_start
+
+    def _on_disk(self, node: Node) -> bool:
+        if not node.placed:
+            return False
+        blobs = (Inode(node.blob),) if node.flags & CONTENT else {s.blob for s in self._segments(node)}
+        known = node.flags & SYNCED or not self._suspect
+        return all(blob not in self._unsynced and (known or blob in self._synced) for blob in blobs)
+
+    def _mark_soon(self, node: Node) -> None:
+        """An fsync has ended; `lock` is held."""
+        if node.placed and not node.flags & SYNCED:
+            self._marks.add(node.inode)
+
+    @property
+    def pending(self) -> bool:
+        return bool(self._marks) or self._looked_at is not None or super().pending
+
+    def _keep_trust(self) -> None:
+        """In the background: what has reached the disk gets its flag with the batch that follows."""
+        if self._looked_at is not None:
+            self._look_at_some()
+        with self.lock:
+            marks, self._marks = self._marks, set()
+            for inode in marks:
+                node = self._nodes.get(inode)
+                if node is not None and not node.flags & SYNCED and self._on_disk(node):
+                    self._gen += 1
+                    self._pending.nodes[inode] = node
+
+    def _trust_all(self) -> None:
+        """Everything is on the disk, and its rows say so with the next commit. Slow."""
+        self._sync_everything()
+        while self._looked_at is not None:
+            self._look_at_some()
+            with self.lock:
+                self._marks.clear()
+                self._shrink_cache()
+        with self.lock:
+            if self._unsynced:  # written meanwhile, or cut
+                self._sync_everything()
+            if self._unmarked:
+                self._sql(mark_synced())
+
+    def _sync_everything(self) -> None:
+        with self.lock:
+            waiting, shards = dict(self._unsynced), dict(self.content.new_shards)
+            suspect = self._suspect
+            few = not suspect and len(waiting) <= FEW
+            todo = self._take_unsynced(waiting) if few else [(blob, -1, gen) for blob, gen in waiting.items()]
+        if few:
+            self._sync_taken(todo, shards)
+            return
+        self.content.sync_everything()
+        with self.lock:
+            self.content.shards_synced(shards)
+            self._note_synced(todo)
+            if suspect:
+                self._suspect = False
+                self._synced.clear()
+
+    # After a crash ----------------------------------------------------------------------------------------------
+
+    def _look_at_some(self) -> None:
+        """Files that were being written: those that are whole are on the disk now and stay so, others are cut."""
+        if self._suspect:
+            self._sync_everything()
+        with self.reader_lock:
+            rows = self.reader.execute(_UNKNOWN, (self._version_base, self._looked_at, AT_ONCE)).fetchall()
+        with self.lock:
+            for (inode,) in rows:
+                try:
+                    self._node(inode)
+                except FsError:  # removed meanwhile
+                    continue
+                self._marks.add(inode)
+        self._looked_at = rows[-1][0] if len(rows) == AT_ONCE else None
+
+    def _distrust(self, node: Node) -> None:
+        """A file with unpacked bytes, met for the first time since a crash: the disk may have more or less of them
+        than the index knows.
+
+        Its version jumps, so that no pack made of the earlier bytes is accepted and no S3 validator comes back; a size
+        whose bytes never reached the disk (only a loss of power does that, and never after fsync) is cut. An S3 record
+        that was current still is: bytes it vouches for are never overwritten before the index says so (rule 1).
+        """
+        version, size = node.version, node.size
+        node.version = self._version_base
+        if node.placed:
+            node.blocks = -1
+            if not node.flags & SYNCED:
+                self._cut_what_is_missing(node)
+        row = self._record_row(node)
+        if row is not None and row[1] == version and node.size == size:
+            node.record, node.record_changed = (row[0], node.version, *row[2:]), True
+        if node.size != size or node.record_changed:
+            self._touch(node, times=False)
+
+    def _cut_what_is_missing(self, node: Node) -> None:
+        if node.flags & CONTENT:
+            there = self._blob_length(Inode(node.blob))
+            want = min(node.size, WINDOW_SIZE)
+        else:
+            there = want = node.size
+            for segment in self._segments(node):
+                missing = segment.blob_offset + segment.length - self._blob_length(segment.blob)
+                if missing > 0:
+                    there = min(there, segment.end - min(missing, segment.length))
+        if there >= want:
+            return
+        # Bytes behind that exist nowhere, unless an extent has them.
+        (covered,) = self.db.execute(
+            "SELECT coalesce(max(offset + length), 0) FROM extent WHERE inode = ?", (node.inode,)
+        ).fetchone()
+        size = max(there, covered)
+        log.warning(
+            "a file is shorter after the crash: its last bytes were never fsynced",
+            inode=node.inode, was=node.size, now=size, cut=node.size - size,
+        )  # fmt: skip
+        if node.flags & CONTENT:
+            self._unsynced[Inode(node.blob)] = self._gen
+            self.content.make_at_least(Inode(node.blob), size)
+        else:
+            self._set_segments(node, seg.without(self._segments(node), there, node.size))
+        node.size = size
+        if size == 0:
+            node.set(DIRTY, False)
+        self._touch(node, times=False)
+
+    def _blob_length(self, blob: Inode) -> int:
+        try:
+            return self.content.length(blob)
+        except FileNotFoundError:
+            return 0
