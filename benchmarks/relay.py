@@ -24,24 +24,30 @@ HEADERS = 42
 """Ethernet, IP and UDP: what a shaped link carries besides."""
 
 
+class Link:
+    """One direction for all clients; `free_at`: when all that waits has left."""
+
+    def __init__(self) -> None:
+        self.free_at = 0.0
+
+
 class Path:
     """One direction for one client."""
 
-    def __init__(self, out: UdpSocket, target: tuple[str, int], options: argparse.Namespace) -> None:
-        self.out, self.target, self.options = out, target, options
-        self.free_at = 0.0
+    def __init__(self, out: UdpSocket, target: tuple[str, int], link: Link, options: argparse.Namespace) -> None:
+        self.out, self.target, self.link, self.options = out, target, link, options
 
     def departures(self, datagrams: list[bytes], now: float) -> list[tuple[float, bytes]]:
         """When each datagram leaves; those that find no room in the queue do not."""
         rate, delay = self.options.mbit * 125_000, self.options.delay
         if not rate:
             return [(now + delay, datagram) for datagram in datagrams]
-        found = []
+        found, link = [], self.link
         for datagram in datagrams:
-            start = max(self.free_at, now)
+            start = max(link.free_at, now)
             if start - now <= self.options.queue:
-                self.free_at = start + (len(datagram) + HEADERS) / rate
-                found.append((self.free_at + delay, datagram))
+                link.free_at = start + (len(datagram) + HEADERS) / rate
+                found.append((link.free_at + delay, datagram))
         return found
 
 
@@ -53,6 +59,7 @@ class Relay:
         self.paths: dict[UdpSocket, dict[tuple[str, int], Path]] = {self.front: {}}
         self.backs: dict[tuple[str, int], UdpSocket] = {}
         self.waiting: list[tuple[float, int, Path, deque[tuple[float, bytes]]]] = []
+        self.there, self.back = Link(), Link()
         self.to_drop = options.drop_first
         self.number = 0
 
@@ -61,8 +68,9 @@ class Relay:
             back = self.backs.get(source)
             if back is None:
                 back = self.backs[source] = UdpSocket(("127.0.0.1", 0))
-                self.paths[back] = {("", 0): Path(self.front, source, self.options)}
-                self.paths[self.front][source] = Path(back, ("127.0.0.1", self.options.port), self.options)
+                self.paths[back] = {("", 0): Path(self.front, source, self.back, self.options)}
+                target = ("127.0.0.1", self.options.port)
+                self.paths[self.front][source] = Path(back, target, self.there, self.options)
             return self.paths[sock][source]
         return self.paths[sock][("", 0)]
 

@@ -1,9 +1,9 @@
 """How much one peer may have on its way to another: a window in symbols, after the idea of BBR.
 
-The path is described by its highest recent delivery rate and its lowest recent round-trip time; the window is twice
-their product plus what arrives in some milliseconds (confirmations come in lumps). Random loss does not shrink it;
-loss does that comes with waiting in a queue, or is above `TOO_MUCH`, so that several senders share a full queue, and
-a short queue is not flooded. All transfers to a peer share one window.
+The path is described by its highest recent delivery rate and its lowest recent round-trip time; the window is one and
+a half times their product plus what arrives in some milliseconds (confirmations come in lumps). Random loss does not
+shrink it; loss does that comes with waiting in a queue, or is above `TOO_MUCH`, so that several senders share a full
+queue, and a short queue is not flooded. All transfers to a peer share one window.
 """
 
 from __future__ import annotations
@@ -27,6 +27,8 @@ BEST_HALVES: Final = 2.0
 the lower rate that comes of it, must not prove each other right."""
 LUMP: Final = 0.02
 """Seconds of delivery that the window holds beyond the path's own needs."""
+GAIN: Final = 1.5
+"""How often the path's own needs fit into the window: room for a rate that grows, and for losses of a third."""
 RTT_LIFE: Final = 10.0
 """Seconds after which the lowest round-trip time must be measured anew, with a small window."""
 FIRST_RTT: Final = 0.05
@@ -187,7 +189,7 @@ class Congestion:
             grown = self._window + (0 if self.app_limited else arrived)
             window = min(grown, max(self._window, 3 * path + lump))
         else:
-            window = 2 * path + lump
+            window = GAIN * path + lump
         if now < self._probe_until:
             window = max(FLOOR, path / 2)
         self._window = max(FLOOR, min(window, self._cap, CEILING))

@@ -33,6 +33,11 @@ log = get_logger(__name__)
 
 BATCH: Final = 128
 """Datagrams read before answers go out and other tasks get a turn."""
+GATHER: Final = 0.001
+"""Seconds to let more datagrams come while bulk trickles in one by one: a wake-up costs as much as ten of them."""
+FEW: Final = 16
+TRICKLE: Final = 2_000_000
+"""Bytes per second from which it is bulk."""
 MAX_HANDLERS: Final = 1024
 HANDLER_TIME: Final = 60.0
 
@@ -251,18 +256,22 @@ class AdnlNode:
                     self._socket = self._nursery = None
 
     async def _receive_loop(self, sock: UdpSocket) -> None:
-        hub = self.hub
+        hub, trickles, before = self.hub, False, trio.current_time()
         while True:
             await trio.lowlevel.wait_readable(sock.sock)
+            if trickles:
+                await trio.sleep(GATHER)
             now = trio.current_time()
-            count = 0
-            while count < BATCH and (arrived := sock.receive()) is not None:
+            count, known = 0, hub.stats.bytes_in
+            while (count < BATCH or sock.waiting) and (arrived := sock.receive(join=count < BATCH)) is not None:
                 size, step, source = arrived
                 count += max(1, size // step)
                 if size and self._disturbed:
                     size = self._thin_out(sock.buffer, size, step)
                 if size:
                     hub.receive_train(sock.buffer, size, step, source, now)
+            trickles = count < FEW and hub.stats.bytes_in - known > TRICKLE * (now - before)
+            before = now
             if hub.next_deadline() <= now:
                 hub.on_timer(now)
             self.flush()

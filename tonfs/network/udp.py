@@ -21,6 +21,8 @@ UDP_SEGMENT: Final = 103
 UDP_GRO: Final = 104
 MAX_RUN: Final = 64
 MAX_RUN_BYTES: Final = 65_000
+JOIN: Final = 16 << 10
+_LONGEST: Final = 1 << 16
 # Plain numbers: an operation on an enum's member costs as much as ten on these.
 _UDP: Final = int(socket.IPPROTO_UDP)
 _TRUNCATED: Final = int(socket.MSG_TRUNC)
@@ -78,6 +80,13 @@ def runs(trains: list[Train]) -> Iterator[tuple[list[bytes | bytearray | memoryv
         yield run, size, count
 
 
+class _Arrived(NamedTuple):
+    at: int
+    size: int
+    step: int
+    source: UdpAddress
+
+
 class UdpSocket:
     """Bound to `listen` on construction. Raises OSError when that is impossible."""
 
@@ -95,9 +104,11 @@ class UdpSocket:
         if batched:
             with contextlib.suppress(OSError):
                 self.sock.setsockopt(socket.IPPROTO_UDP, UDP_GRO, 1)
-        self.buffer = bytearray(1 << 16)
+        self.buffer = bytearray(JOIN + _LONGEST)
         """What `receive` filled."""
-        self._view = [memoryview(self.buffer)]
+        self._view = memoryview(self.buffer)
+        self._waiting: _Arrived | None = None
+        self._dry = False
         self.sent = self.sent_bytes = self.failed = 0
 
     @property
@@ -108,22 +119,53 @@ class UdpSocket:
     def close(self) -> None:
         self.sock.close()
 
-    def receive(self) -> tuple[int, int, UdpAddress] | None:
+    @property
+    def waiting(self) -> bool:
+        """Something was read that `receive` did not hand out yet; the kernel will not wake anybody for it."""
+        return self._waiting is not None
+
+    def receive(self, *, join: bool = True) -> tuple[int, int, UdpAddress] | None:
         """(bytes, bytes of each datagram, source) of what was waiting from one source, now in `buffer`; None when the
-        socket is empty. No bytes: something was waiting that is of no use."""
+        socket is empty. No bytes: something was waiting that is of no use.
+
+        `join`: datagrams that the kernel handed out singly are put behind each other, up to `JOIN` bytes.
+        """
+        found, self._waiting = self._waiting, None
+        if found is not None:
+            self.buffer[: found.size] = self.buffer[found.at : found.at + found.size]
+        elif self._dry:
+            self._dry = False
+        else:
+            found = self._read(0)
+        if found is None:
+            return None
+        _, total, step, source = found
+        while join and total < JOIN and total and total % step == 0:
+            more = self._read(total)
+            if more is None:
+                self._dry = True
+                break
+            if more.source != source or not (more.step == step or 0 < more.size < step):
+                self._waiting = more
+                break
+            total += more.size
+        return total, step, source
+
+    def _read(self, at: int) -> _Arrived | None:
+        """What the kernel hands out next, now in the buffer at `at`."""
         try:
-            size, ancillary, flags, source = self.sock.recvmsg_into(self._view, 64)
+            size, ancillary, flags, source = self.sock.recvmsg_into([self._view[at : at + _LONGEST]], 64)
         except BlockingIOError:
             return None
         except OSError:
-            return 0, 1, ("", 0)  # an ICMP error of an earlier sending; says nothing about this socket
+            return _Arrived(at, 0, 1, ("", 0))  # an ICMP error of an earlier sending; says nothing about this socket
         step = size
         for level, kind, data in ancillary:
             if level == _UDP and kind == UDP_GRO and len(data) >= _GRO_SIZE.size:
                 step = _GRO_SIZE.unpack_from(data)[0]
         if not 0 < step <= MAX_DATAGRAM or flags & _TRUNCATED:
-            return 0, 1, source
-        return size, step, source
+            return _Arrived(at, 0, 1, source)
+        return _Arrived(at, size, step, source)
 
     def send(self, trains: list[Train], address: UdpAddress) -> None:
         """Send in order. What the kernel does not take is lost, as datagrams may be; counted in `failed`."""

@@ -9,6 +9,7 @@ import trio
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tonfs.network.api import UdpAddress
 from tonfs.network.udp import MAX_RUN, MAX_RUN_BYTES, Train, UdpSocket, runs
 
 
@@ -69,6 +70,30 @@ async def test_batched_and_plain_sockets_understand_each_other(sender: bool, rec
         assert await collect(b, len(DATAGRAMS)) == DATAGRAMS
         assert (a.sent, a.sent_bytes, a.failed) == (len(DATAGRAMS), sum(map(len, DATAGRAMS)), 0)
         assert taken(b) is None
+
+
+async def test_single_datagrams_are_joined_and_those_of_several_senders_kept_apart() -> None:
+    here = ("127.0.0.1", 0)
+    with closing(UdpSocket(here)) as a, closing(UdpSocket(here)) as b, closing(UdpSocket(here)) as c:
+        sizes = [952] * 5 + [164, 952, 952, 1440, 1440, 3, 952]
+        sent: list[tuple[UdpAddress, bytes]] = []
+        for number, size in enumerate(sizes * 3):
+            sender = b if number % 9 == 7 else a
+            data = number.to_bytes(2, "big") + bytes(size - 2)
+            sender.send(singly([data]), c.address)
+            sent.append((sender.address, data))
+        got: list[tuple[UdpAddress, bytes]] = []
+        calls = 0
+        with trio.fail_after(10):
+            while len(got) < len(sent):
+                if not c.waiting:
+                    await trio.lowlevel.wait_readable(c.sock)
+                while (arrived := c.receive(join=calls % 7 != 6)) is not None:
+                    calls += 1
+                    size, step, source = arrived
+                    got += [(source, one) for one in Train(bytes(c.buffer[:size]), step).datagrams()]
+        assert got == sent
+        assert calls < len(sent)
 
 
 class Refusing:
