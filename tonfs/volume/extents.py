@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
 from ..ids import Inode
+from .api import MAX_FILE_SIZE
 
 _COLUMNS: Final = "offset, length, pack, pack_offset, local"
 
@@ -54,7 +55,7 @@ class Extent:
 
 
 def overlapping(db: Index, inode: Inode, start: int, end: int) -> list[Extent]:
-    """Extents that share at least one byte with [start, end), in order."""
+    """Extents that share at least one byte with [start, end), in order. `end` may lie behind the largest file."""
     out = []
     # The last extent that begins before `start` may reach into the range.
     row = db.execute(
@@ -64,7 +65,7 @@ def overlapping(db: Index, inode: Inode, start: int, end: int) -> list[Extent]:
         out.append(_extent(row))
     for row in db.execute(
         f"SELECT {_COLUMNS} FROM extent WHERE inode = ? AND offset >= ? AND offset < ? ORDER BY offset",
-        (inode, start, end),
+        (inode, start, min(end, MAX_FILE_SIZE)),
     ):
         out.append(_extent(row))
     return out

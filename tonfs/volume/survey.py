@@ -29,6 +29,17 @@ from .words import Words
 MAX_REPORT: Final = 20_000
 """Files and ranges in one answer of `dirty`."""
 KEPT_SPOOLS: Final = 3
+
+
+def _wide_sum(column: str) -> str:
+    """Two columns for `_joined`: sums of sizes may pass 2^63 (sparse files), where SQLite's `sum` fails."""
+    return f"sum({column} >> 32), sum({column} & 4294967295)"
+
+
+def _joined(high: int | None, low: int | None) -> int:
+    return ((high or 0) << 32) + (low or 0)
+
+
 _REG: Final = "(mode & 61440) = 32768 AND nlink > 0"
 _TREE: Final = (
     "WITH RECURSIVE tree(inode) AS (SELECT ? UNION SELECT n.inode FROM tree t JOIN name n ON n.parent = t.inode "
@@ -274,34 +285,36 @@ class Survey(Packs):
                 (inode,),
             )
             found = {BagId(bytes(row[0])) for row in bags}
-            count, size = db.execute(
-                _TREE + "SELECT count(*), coalesce(sum(i.size - (SELECT coalesce(sum(length), 0) FROM extent e "
-                f"WHERE e.inode = i.inode)), 0) FROM tree t JOIN inode i ON i.inode = t.inode WHERE i.flags & {DIRTY}",
+            count, high, low = db.execute(
+                _TREE + f"SELECT count(*), {_wide_sum('unpacked')} FROM (SELECT i.size - "
+                "(SELECT coalesce(sum(length), 0) FROM extent e WHERE e.inode = i.inode) AS unpacked "
+                f"FROM tree t JOIN inode i ON i.inode = t.inode WHERE i.flags & {DIRTY})",
                 (inode,),
             ).fetchone()
-            return found, count, size
+            return found, count, _joined(high, low)
 
     def _dirty_sums(self, db: sqlite3.Connection) -> tuple[int, int]:
-        count, size = db.execute(
-            "SELECT count(*), coalesce(sum(size), 0) FROM inode WHERE flags & 1 AND nlink > 0"
+        count, *size = db.execute(
+            f"SELECT count(*), {_wide_sum('size')} FROM inode WHERE flags & 1 AND nlink > 0"
         ).fetchone()
-        (covered,) = db.execute(
-            f"SELECT coalesce(sum(length), 0) FROM extent WHERE inode IN "
+        covered = db.execute(
+            f"SELECT {_wide_sum('length')} FROM extent WHERE inode IN "
             f"(SELECT inode FROM inode WHERE flags & 1 AND nlink > 0 AND flags & {COVERED})"
         ).fetchone()
-        return count, size - covered
+        return count, _joined(*size) - _joined(*covered)
 
     def counts(self) -> Counts:
         """Files and bytes by state."""
         with self._fresh() as db:
-            total, empty, logical = db.execute(
-                f"SELECT count(*), coalesce(sum(size = 0), 0), coalesce(sum(size), 0) FROM inode WHERE {_REG}"
+            total, empty, *size = db.execute(
+                f"SELECT count(*), coalesce(sum(size = 0), 0), {_wide_sum('size')} FROM inode WHERE {_REG}"
             ).fetchone()
+            logical = _joined(*size)
             dirty, dirty_bytes = self._dirty_sums(db)
             (oldest,) = db.execute("SELECT min(changed) FROM inode WHERE flags & 1 AND nlink > 0").fetchone()
-            (away,) = db.execute("SELECT coalesce(sum(length), 0) FROM extent WHERE local = 0").fetchone()
-            (proven_bytes,) = db.execute(
-                "SELECT coalesce(sum(e.length), 0) FROM extent e JOIN pack p ON p.pack = e.pack "
+            away = _joined(*db.execute(f"SELECT {_wide_sum('length')} FROM extent WHERE local = 0").fetchone())
+            proven_bytes = db.execute(
+                f"SELECT {_wide_sum('e.length')} FROM extent e JOIN pack p ON p.pack = e.pack "
                 "WHERE p.proven >= p.wanted AND p.wanted > 0"
             ).fetchone()
             (packed,) = db.execute(
@@ -311,7 +324,9 @@ class Survey(Packs):
             ).fetchone()
         proven = total - empty - dirty - packed
         when = None if oldest is None else oldest / 1e9
-        return Counts(total, empty, dirty, packed, proven, logical, logical - away, dirty_bytes, proven_bytes, when)
+        return Counts(
+            total, empty, dirty, packed, proven, logical, logical - away, dirty_bytes, _joined(*proven_bytes), when
+        )
 
     def ranges(self, inode: Inode) -> list[Range]:
         """Where each byte of a file is. Raises FsError(ENOENT)."""

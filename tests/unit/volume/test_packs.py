@@ -209,6 +209,22 @@ def test_counts_and_states_tell_dirty_packed_and_proven_apart(volume: Volume) ->
     assert bags < set(packer.packs)
 
 
+def test_sizes_that_pass_63_bits_together_are_added_up(volume: Volume) -> None:
+    """Two sparse files suffice."""
+    largest = (1 << 63) - 1
+    folder = volume.mkdir(ROOT, b"d", 0o755, 0, 0).inode
+    inodes = [volume.create(folder, name, 0o644, 0, 0).inode for name in (b"a", b"b")]
+    for inode in inodes:
+        volume.truncate(inode, largest)
+    counts = volume.counts()
+    assert (counts.logical, counts.local, counts.dirty_bytes) == (2 * largest,) * 3
+    assert volume.bags_below(ROOT) == (set(), 2, 2 * largest)
+    assert volume.bags_below(folder) == (set(), 2, 2 * largest)
+    for inode in inodes:
+        assert volume.cover_zeros(inode, volume.getattr(inode).version)
+    assert volume.counts().dirty_bytes == 0
+
+
 def test_bags_below_a_directory(volume: Volume) -> None:
     folder = volume.mkdir(ROOT, b"d", 0o755, 0, 0).inode
     below = new(volume, b"f", folder).inode
