@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, Final, Union, get_args, get_origin, get_type_hints
 
-from .errors import NotFound, UsageError
+from .errors import NotFound, UsageError, denied
 from .policy import MAX_REPLICAS, Policy, devnet_defaults
 
 NETWORKS: Final = ("devnet", "testnet", "mainnet", "none")
@@ -214,6 +214,8 @@ def load(
         table = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise NotFound(f"There is no volume at {volume}.", hint="Make one with 'tonfs init'.") from None
+    except PermissionError as exc:
+        raise denied(exc) from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as exc:
         raise UsageError(f"{path} is not valid TOML: {exc}.", hint="Correct the file.") from None
     origins: dict[str, str] = {}

@@ -96,12 +96,39 @@ def test_what_goes_wrong_has_mounts_exit_code_and_the_real_reason(machine: Machi
         touch file; mount -i -t tmpfs tmpfs $D; mount -t tonfs $V file; echo "directory $?"
         mount -s -t tonfs $V $D -o nosuch; echo "sloppy $?"
         mount -t tonfs $V $D; echo "twice $?"
+        mount -t tonfs $V $D/../none; echo "missing $?"; ls -d $D/../none
+        mount -s -o remount,ro,nosuch $D; echo "remount $?"; shown
     """)
     codes = [line for line in said.splitlines() if line and line.split()[-1].isdigit()]
-    assert codes == ["option 1", "volume 32", "fake 0", "directory 1", "sloppy 0", "twice 32"]
+    assert codes == [
+        "option 1",
+        "volume 32",
+        "fake 0",
+        "directory 32",
+        "sloppy 0",
+        "twice 32",
+        "missing 32",
+        "remount 0",
+    ]
     assert "Did you mean 'cache_size'?" in said
     assert "There is no volume at" in said
     assert "is in use by another process" in said
+    assert "none does not exist" in said
+    assert "No such file" in said, "ls: nobody made it"
+    assert "fuse.tonfs ro," in said
+
+
+def test_a_mount_goes_to_the_name_space_that_was_asked_for(machine: Machine) -> None:
+    said = machine.run("""
+        unshare --mount --propagation private sleep 100 & sleep 0.5
+        mount -N $! -t tonfs $V $D; echo "mount $?"; shown || echo "not here"
+        nsenter -t $! -m findmnt -no FSTYPE $D; nsenter -t $! -m umount $D; kill $!
+        mount.tonfs $V $D -N /no/such; echo "none $?"
+    """)
+    lines = said.splitlines()
+    assert lines[:3] == ["mount 0", "not here", "fuse.tonfs"]
+    assert "none 32" in lines
+    assert "cannot be entered" in said
 
 
 def test_a_dead_mount_is_cleaned_up_by_mount_and_by_umount(machine: Machine) -> None:
@@ -109,9 +136,12 @@ def test_a_dead_mount_is_cleaned_up_by_mount_and_by_umount(machine: Machine) -> 
         die() { kill -9 $(cat volume/run/front.lock); while ls $D >/dev/null 2>&1; do sleep 0.02; done; }
         mount -t tonfs $V $D; echo text > $D/file; sync -f $D/file; sleep 1; die
         mount -t tonfs $V $D; echo "mount $?"; cat $D/file; findmnt -no TARGET $D | wc -l
-        die; umount $D; echo "umount $?"; shown || echo gone
+        die; mount -o remount,ro $D; echo "remount $?"; umount $D; echo "umount $?"; shown || echo gone
     """)
-    assert [line for line in said.splitlines() if line][:5] == ["mount 0", "text", "1", "umount 0", "gone"]
+    assert "is dead" in said
+    assert [line for line in said.splitlines() if line][:3] == ["mount 0", "text", "1"]
+    assert "remount 32" in said
+    assert said.split("\n")[-3:-1] == ["umount 0", "gone"] or "umount 0\ngone" in said
 
 
 def test_systemd_is_told_when_the_mount_answers_and_when_it_ends(machine: Machine) -> None:

@@ -12,7 +12,7 @@ from typing import Final
 import click
 
 from .. import __version__
-from ..errors import TonfsError
+from ..errors import TonfsError, denied
 from .common import Context
 
 VERBS: Final[dict[str, str]] = {
@@ -128,6 +128,8 @@ def run(argv: list[str] | None = None) -> int:
         return 1
     except BaseException as wrapped:
         inner = _leaf(wrapped)
+        if isinstance(inner, PermissionError) and inner.filename is not None:
+            inner = denied(inner)
         if isinstance(inner, TonfsError):
             return report(inner, debug)
         if isinstance(inner, KeyboardInterrupt):

@@ -6,9 +6,11 @@ mount(8), "External helpers": `mount.tonfs SOURCE DIR [-sfnv] [-N namespace] [-t
 
 from __future__ import annotations
 
+import ctypes
 import getopt
 import logging
 import os
+import stat
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -21,12 +23,14 @@ import click
 from .. import log
 from ..config import load, volume_path
 from ..control import call_sync
-from ..errors import Refused, TonfsError, UsageError
+from ..errors import NotFound, Refused, TonfsError, UsageError
 
 USAGE, SYSTEM, BUG, INTERRUPTED, FAILED = 1, 2, 4, 8, 32
 PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 NO_SOURCE: Final = ("none", "tonfs", "-")
 """Sources that name no volume: the option `volume=` does."""
+_CLONE_NEWNS: Final = 0x00020000
+_libc = ctypes.CDLL(None, use_errno=True)
 
 
 @dataclass(frozen=True)
@@ -39,6 +43,8 @@ class Call:
     sloppy: bool = False
     fake: bool = False
     verbose: bool = False
+    namespace: str = ""
+    """Mount name space to work in: a process number, or a file of /proc/PID/ns."""
 
 
 def parse_call(argv: Sequence[str]) -> Call:
@@ -51,7 +57,37 @@ def parse_call(argv: Sequence[str]) -> Call:
         raise UsageError("A source and a directory are needed.", hint="mount -t tonfs VOLUME DIR -o OPTIONS")
     flags = {name for name, _ in given}
     options = tuple(value for name, value in given if name == "-o")
-    return Call(words[0], Path(words[1]), options, "-s" in flags, "-f" in flags, "-v" in flags)
+    namespace = dict(given).get("-N", "")
+    return Call(words[0], Path(words[1]), options, "-s" in flags, "-f" in flags, "-v" in flags, namespace)
+
+
+def enter(namespace: str) -> None:
+    """`mount -N`: mount(8) runs its helpers in its own mount name space and leaves this to them. Raises Refused."""
+    path = f"/proc/{namespace}/ns/mnt" if namespace.isdigit() else namespace
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            if _libc.setns(fd, _CLONE_NEWNS) != 0:
+                number = ctypes.get_errno()
+                raise OSError(number, os.strerror(number))
+        finally:
+            os.close(fd)
+    except OSError as exc:
+        raise Refused(f"The mount name space {namespace} cannot be entered: {exc.strerror}.") from None
+
+
+def _check_point(directory: Path) -> None:
+    """As any other file system: mount(8) makes no directories. Raises NotFound, Refused."""
+    try:
+        mode = os.stat(directory).st_mode
+    except FileNotFoundError:
+        raise NotFound(
+            f"The mount point {directory} does not exist.", hint=f"Make it first: mkdir {directory}"
+        ) from None
+    except OSError:  # a dead mount; the front cleans it up
+        return
+    if not stat.S_ISDIR(mode):
+        raise Refused(f"The mount point {directory} is not a directory.")
 
 
 def volume_named(source: str, option: str | None) -> Path:
@@ -72,6 +108,8 @@ def mount(call: Call) -> None:
 
     if call.fake:
         return
+    if call.namespace:
+        enter(call.namespace)
     texts = known_options(call.options) if call.sloppy else call.options
     parsed = parse_options(texts)
     if parsed.remount:
@@ -79,6 +117,7 @@ def mount(call: Call) -> None:
         return
     volume = volume_named(call.source, parsed.volume)
     load(volume)
+    _check_point(call.directory)
     start_front(volume, call.directory, (*_said_by_silence(texts), *texts))
     if call.verbose:
         click.echo(f"mount.tonfs: {volume} is mounted at {call.directory}.", err=True)
@@ -96,10 +135,12 @@ def remount(directory: Path, texts: Sequence[str]) -> None:
 
     Raises Refused, NotFound, UsageError.
     """
-    from ..fuse import MountOptions, change_flags, parse_options, real_path, tonfs_mount
+    from ..fuse import MountOptions, change_flags, is_dead, parse_options, real_path, tonfs_mount
 
     point = real_path(directory)
     volume = tonfs_mount(point)
+    if is_dead(point):
+        raise Refused(f"The mount at {point} is dead, its process has ended.", hint=f"Mount it again: mount {point}")
     wanted = parse_options(tuple(texts))
     present = call_sync(volume / "run" / "front.sock", "ping", who="front", timeout=10.0)["options"]
     if wanted.volume is not None and volume_path(wanted.volume) != volume:

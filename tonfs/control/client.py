@@ -9,7 +9,7 @@ from typing import Any
 
 import trio
 
-from ..errors import BadPacket, NotRunning, TimedOut, from_code
+from ..errors import BadPacket, NotRunning, TimedOut, denied, from_code
 from . import wire
 from .server import receive_exactly
 
@@ -126,6 +126,8 @@ def call_sync(
         try:
             with wire.short_path(path) as name:
                 sock.connect(name)
+        except PermissionError as exc:
+            raise denied(PermissionError(exc.errno, exc.strerror, str(path))) from None
         except OSError:
             raise NotRunning(
                 f"The {who} does not run (no answer at {path}).", hint="Start it with 'tonfs up'."

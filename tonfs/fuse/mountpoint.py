@@ -149,6 +149,8 @@ def prepare(directory: Path) -> str:
     point = real_path(directory)
     there = find_mount(point)
     if there is not None and there.type.startswith("fuse") and is_dead(point):
+        if there.type != FS_TYPE:
+            raise Busy(f"A dead mount of {there.type} is at {point}.", hint=f"Unmount it: umount -l {point}")
         unmount(point, lazy=True)
         there = find_mount(point)
     if there is not None and there.type == FS_TYPE:

@@ -50,6 +50,14 @@ OURS: Final = (
     "show_control",
 )
 
+_NAMED: Final = "The mount table shows the volume as source and fuse.tonfs as type; `volume=` names the volume."
+_NOT_OURS: Final = {
+    "fsname": _NAMED,
+    "subtype": _NAMED,
+    "nosymfollow": "libfuse does not know it. Once mounted, as root: mount -i -o remount,bind,nosymfollow DIR",
+}
+"""Options that somebody may expect -> what to do instead."""
+
 
 @dataclass(frozen=True)
 class MountOptions:
@@ -108,16 +116,18 @@ def parse_options(texts: tuple[str, ...]) -> MountOptions:
             if not word:
                 continue
             name, equals, value = word.partition("=")
-            if _is_ignored(name):
-                continue
+            if not _is_known(name):
+                raise _unknown(name)
             if name in KERNEL_FLAGS or name == "remount":
                 _needs(name, value if equals else None, wanted=False)
                 given[name] = None
             elif name in OURS:
                 given[name] = value if equals else None
-            else:
-                raise _unknown(name)
     return _build(given)
+
+
+def _is_known(name: str) -> bool:
+    return name in KERNEL_FLAGS or name in OURS or name == "remount" or _is_ignored(name)
 
 
 def _is_ignored(name: str) -> bool:
@@ -130,14 +140,15 @@ def known_options(texts: tuple[str, ...]) -> tuple[str, ...]:
     for text in texts:
         words = re.split(r"(?<!\\),", text)
         names = [word.strip().partition("=")[0] for word in words]
-        out.append(",".join(w for w, n in zip(words, names, strict=True) if n in KERNEL_FLAGS or n in OURS))
+        out.append(",".join(w for w, n in zip(words, names, strict=True) if n and _is_known(n)))
     return tuple(out)
 
 
 def _unknown(name: str) -> UsageError:
     known = [*OURS, *sorted(KERNEL_FLAGS), *sorted(IGNORED)]
-    near = difflib.get_close_matches(name, known, n=1)
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.75)
     hint = f"Did you mean {near[0]!r}?" if near else f"tonfs knows {', '.join(OURS)} and the options of mount(8)."
+    hint = _NOT_OURS.get(name, hint)
     return UsageError(f"Unknown mount option {name!r}.", hint=hint)
 
 

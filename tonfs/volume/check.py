@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from ..errors import Damaged, NotFound, UsageError
+from ..errors import Damaged, NotFound, Refused, UsageError
 from . import schema
 from .api import ROOT
 from .schema import ATTACHED, COVERED, DIRTY, INLINE, RECORD, REMOTE, SEGMENTED, XATTRS
@@ -55,6 +55,8 @@ def open_index(volume: Path) -> sqlite3.Connection:
     path = volume / schema.INDEX_NAME
     if not path.exists():
         raise NotFound(f"There is no index at {path}.", hint="Mount the volume once; that makes it.")
+    if not os.access(path, os.R_OK):
+        raise Refused(f"{path} may not be read.", hint="Run it as the user whom the volume belongs to, or as root.")
     try:
         db = schema.connect(path, read_only=True)
         (version,) = db.execute("PRAGMA user_version").fetchone()

@@ -35,7 +35,7 @@ from pathlib import Path
 from typing import Any, Concatenate, Final, ParamSpec, TypeVar
 
 from ..clock import Clock, SystemClock
-from ..errors import Busy, Damaged, FsError, NotFound, TonfsError
+from ..errors import Busy, Damaged, FsError, NotFound, TonfsError, denied
 from ..ids import Inode
 from ..log import get_logger
 from . import schema
@@ -474,8 +474,11 @@ def claim(directory: Path) -> int:
     run = directory / "run"
     if not directory.is_dir():
         raise NotFound(f"There is no volume at {directory}.", hint="Make one with 'tonfs init'.")
-    run.mkdir(mode=0o700, exist_ok=True)
-    fd = os.open(run / "front.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        run.mkdir(mode=0o700, exist_ok=True)
+        fd = os.open(run / "front.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except PermissionError as exc:
+        raise denied(exc) from None
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -84,3 +85,25 @@ def test_bad_sizes_and_durations_are_usage_errors(text: str) -> None:
         parse_duration(text)
     with pytest.raises(UsageError):
         parse_size(text)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+@pytest.mark.parametrize("words", [["status"], ["fsck"], ["mount", "m"], ["s3", "key", "list"], ["agent", "pause"]])
+def test_a_volume_of_somebody_else_is_refused_in_a_sentence(
+    words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    volume = tmp_path / "v"
+    assert main.run(["init", "--network", "none", "--volume", str(volume)]) == 0
+    for folder in (*tmp_path.parents, tmp_path):
+        if str(folder).startswith("/tmp/"):
+            folder.chmod(0o755)
+    monkeypatch.chdir(tmp_path)
+    capsys.readouterr()
+    os.seteuid(65534)
+    try:
+        assert main.run(["--volume", str(volume), *words]) == 5
+    finally:
+        os.seteuid(0)
+    said = capsys.readouterr().err
+    assert "Permission denied" in said
+    assert "internal error" not in said

@@ -7,8 +7,8 @@ from pathlib import Path
 import pyfuse3
 import pytest
 
-from tonfs.errors import Damaged, FsError, NoSpace
-from tonfs.fuse import find_mount, prepare, real_path, volume_of
+from tonfs.errors import Busy, Damaged, FsError, NoSpace
+from tonfs.fuse import find_mount, mountpoint, prepare, real_path, volume_of
 from tonfs.fuse.guard import handler, silent
 from tonfs.fuse.mountpoint import _unescape, mounts, source_of
 
@@ -100,3 +100,19 @@ def test_mount_points_are_checked(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(tmp_path / "new")
     assert prepare(tmp_path / "link") == str(tmp_path / "new")
     assert real_path(tmp_path / "link" / "below") == str(tmp_path / "new" / "below")
+
+
+@pytest.mark.parametrize(("kind", "ours"), [("fuse.tonfs", True), ("fuse.sshfs", False)])
+def test_only_dead_mounts_of_ours_are_cleaned_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, ours: bool
+) -> None:
+    table = [mountpoint.Mounted(str(tmp_path), "source", kind, "0:1")]
+    monkeypatch.setattr(mountpoint, "mounts", lambda: list(table))
+    monkeypatch.setattr(mountpoint, "is_dead", lambda point: True)
+    monkeypatch.setattr(mountpoint, "unmount", lambda point, lazy: table.clear())
+    if ours:
+        assert prepare(tmp_path) == str(tmp_path)
+    else:
+        with pytest.raises(Busy, match="sshfs"):
+            prepare(tmp_path)
+    assert bool(table) != ours

@@ -61,13 +61,24 @@ def test_an_unknown_option_is_refused_with_the_nearest(text: str, near: str) -> 
     assert near in caught.value.hint
 
 
+@pytest.mark.parametrize(
+    ("text", "hint"), [("fsname=abc", "volume="), ("subtype=x", "volume="), ("nosymfollow", "bind")]
+)
+def test_what_users_of_other_mounts_expect_has_an_answer_of_its_own(text: str, hint: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        parse_options((text,))
+    assert hint in caught.value.hint
+    assert "Did you mean" not in caught.value.hint
+
+
 def test_a_remount_brings_what_the_kernel_shows_of_a_mount() -> None:
     got = parse_options(("rw,remount,nosuid,user_id=0,group_id=0,default_permissions,allow_other,deadline=2m",))
     assert got == MountOptions(remount=True, allow_other=True, deadline=120.0, kernel=("nosuid",))
 
 
 def test_sloppy_calls_lose_what_nobody_knows_and_nothing_else() -> None:
-    assert known_options(("ro,nosuch,volume=/a\\,b,x-y", "frob=1")) == ("ro,volume=/a\\,b", "")
+    assert known_options(("ro,nosuch,volume=/a\\,b,x-y", "frob=1")) == ("ro,volume=/a\\,b,x-y", "")
+    assert parse_options(known_options(("remount,nosuch,ro",))).remount
 
 
 def test_owners_are_numbers_or_names() -> None:
