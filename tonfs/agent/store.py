@@ -6,6 +6,7 @@ Every method is one short transaction, committed durably before it returns (sync
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -165,6 +166,7 @@ class AgentStore:
     """Typed access to agent.db. Synchronous: each call is well under a millisecond plus one disk flush."""
 
     def __init__(self, path: Path) -> None:
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))  # SQLite does not say what is not allowed
         self.conn = sqlite3.connect(path, isolation_level=None)
         self.conn.row_factory = sqlite3.Row
         self.conn.execute("PRAGMA journal_mode=WAL")

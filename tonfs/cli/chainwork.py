@@ -12,7 +12,7 @@ from ..bridge import AsyncioThread
 from ..chain.lite import LiteChain
 from ..chain.wallet import Wallet
 from ..config import Settings
-from ..errors import NotFound, NotRunning, UsageError
+from ..errors import NotFound, NotRunning, UsageError, denied
 
 T = TypeVar("T")
 
@@ -44,6 +44,8 @@ def volume_wallet(volume: Path) -> Wallet:
     """The wallet of the volume's 24 words. Raises NotFound."""
     try:
         words = (volume / "keys" / "words").read_text(encoding="utf-8").split()
+    except PermissionError as exc:
+        raise denied(exc) from None
     except OSError as exc:
         raise NotFound(f"The wallet's words cannot be read ({exc.strerror}).") from None
     return Wallet.from_words(words)
