@@ -52,7 +52,7 @@ class _Watch:
             seconds = time.monotonic() - self._start
             now = _status(self._volume)
             if now is None:
-                self._say(f"Writing the index to the disk, {seconds:.0f} s …")
+                self._say(f"Writing the last of it to the disk, {seconds:.0f} s …")
             else:
                 came = max(0, int(now["bytes"]["dirty"]) - self._before)
                 self._say(f"Writing what programs left: {show_size(came)} so far, {seconds:.0f} s …")

@@ -12,6 +12,7 @@ background, once, and have it from then on.
 
 from __future__ import annotations
 
+import threading
 from typing import Final
 
 from ..errors import FsError
@@ -41,10 +42,13 @@ class Trust(Contents):
     """Were fsynced, and the index has them without the flag."""
     _looked_at: int | None
     """After a crash: files up to this number were looked at; None: all were."""
+    _syncing: threading.Thread | None
+    """After a crash: writes what the front before left to the kernel. Commits must not wait for it."""
 
     def _open(self) -> None:
         super()._open()
         self._marks = set()
+        self._syncing = None
         self._looked_at = None if self.clean_start else 0
         self._unmarked = not self.clean_start
 
@@ -66,7 +70,10 @@ class Trust(Contents):
 
     def _keep_trust(self) -> None:
         """In the background: what has reached the disk gets its flag with the batch that follows."""
-        if self._looked_at is not None:
+        if self._suspect and self._syncing is None:
+            self._syncing = threading.Thread(target=self._sync_beside, name="sync", daemon=True)
+            self._syncing.start()
+        elif self._looked_at is not None and not self._suspect:
             self._look_at_some()
         with self.lock:
             marks, self._marks = self._marks, set()
@@ -107,12 +114,16 @@ class Trust(Contents):
                 self._suspect = False
                 self._synced.clear()
 
+    def _sync_beside(self) -> None:
+        try:
+            self._sync_everything()
+        except OSError as exc:  # the end tries again, and says so
+            log.warning("what was written before the crash cannot be synced", reason=str(exc))
+
     # After a crash ----------------------------------------------------------------------------------------------
 
     def _look_at_some(self) -> None:
         """Files that were being written: those that are whole are on the disk now and stay so, others are cut."""
-        if self._suspect:
-            self._sync_everything()
         with self.reader_lock:
             rows = self.reader.execute(_UNKNOWN, (self._version_base, self._looked_at, AT_ONCE)).fetchall()
         with self.lock:

@@ -10,7 +10,7 @@ from tonfs.cli import umount
 
 @pytest.mark.parametrize(
     ("answer", "words"),
-    [({"bytes": {"dirty": 5 << 20}}, "Writing what programs left: 4.0 MiB so far"), (None, "Writing the index")],
+    [({"bytes": {"dirty": 5 << 20}}, "Writing what programs left: 4.0 MiB so far"), (None, "Writing the last of it")],
 )
 def test_a_long_unmount_says_how_far_it_is(
     answer: dict[str, dict[str, int]] | None, words: str, monkeypatch: pytest.MonkeyPatch

@@ -196,6 +196,9 @@ def test_a_file_found_whole_after_a_crash_is_not_doubted_again(volume: Volume, t
     assert not any(flagged(copy, inode) for inode in inodes)
     assert copy.pending
     copy.background()
+    assert copy._syncing is not None
+    copy._syncing.join()
+    copy.background()
     assert all(flagged(copy, inode) for inode in inodes)
     directory = crash_copy(copy.directory, tmp_path / "twice")
     copy.close()
