@@ -7,9 +7,8 @@ another inode; a write through the mount changes the version, and then the read 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
-from typing import Final
+from typing import Final, NamedTuple
 
 from ..errors import FsError, S3Error, Stale, TonfsError
 from ..ids import Inode
@@ -25,8 +24,7 @@ SMALL: Final = 64 << 10
 MAX_TRIES: Final = 8
 
 
-@dataclass(frozen=True)
-class Found:
+class Found(NamedTuple):
     attr: Attr
     record: S3Record | None
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from ..errors import FsError, S3Error, Stale
 from ..volume.api import Attr, ObjectPart
@@ -23,8 +22,7 @@ _NUMBER: Final = re.compile(r"[0-9]{1,9}")
 _ATTRIBUTES: Final = frozenset({"ETag", "Checksum", "ObjectParts", "StorageClass", "ObjectSize"})
 
 
-@dataclass(frozen=True)
-class _Slice:
+class _Slice(NamedTuple):
     """What of the object is sent: `part` when a part was asked for, `parts` the number of parts (0: not multipart)."""
 
     first: int

@@ -9,9 +9,8 @@ something. Other unknown words are ignored, as S3 does (`?x-id=PutObject`).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from enum import Enum
-from typing import Final
+from typing import Final, NamedTuple
 
 from ..errors import S3Error
 from .door import OWNER_ID
@@ -67,8 +66,7 @@ class Operation(Enum):
         return self.value[1]
 
 
-@dataclass(frozen=True)
-class Target:
+class Target(NamedTuple):
     operation: Operation
     bucket: bytes
     key: bytes

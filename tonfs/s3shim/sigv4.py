@@ -13,11 +13,11 @@ import re
 import time
 from calendar import timegm
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 from enum import Enum
-from functools import cached_property, lru_cache
-from typing import Final
+from functools import lru_cache
+from typing import Final, NamedTuple
 
 from ..errors import S3Error
 from .uri import Pairs, decode, encode, is_plain_path
@@ -30,6 +30,10 @@ EMPTY_SHA256: Final = hashlib.sha256(b"").hexdigest()
 _HEX64: Final = re.compile(r"[0-9a-f]{64}")
 _DATE: Final = re.compile(r"\d{8}T\d{6}Z")
 _DIGITS: Final = re.compile(r"\d{1,18}")
+_USUAL: Final = re.compile(
+    ALGORITHM + r" Credential=([^,=\s]+), ?SignedHeaders=([^,=\s]+), ?Signature=([0-9a-f]{64})", re.ASCII
+)
+"""The header as nearly everybody writes it."""
 _TOKEN: Final = re.compile(r"[a-z0-9!#$%&'*+.^_`|~-]+")
 
 
@@ -64,12 +68,15 @@ class Request:
     headers: Sequence[tuple[str, str]]
     has_body: bool = False
 
-    @cached_property
+    _map: dict[str, list[str]] = field(init=False, default_factory=dict, repr=False, compare=False)
+
+    @property
     def header_map(self) -> Mapping[str, list[str]]:
         """Name -> its values."""
-        found: dict[str, list[str]] = {}
-        for key, value in self.headers:
-            found.setdefault(key, []).append(value)
+        found = self._map
+        if not found:
+            for key, value in self.headers:
+                found.setdefault(key, []).append(value)
         return found
 
     def header(self, name: str) -> str | None:
@@ -90,8 +97,7 @@ class Request:
         return values[0].decode("utf-8", "surrogateescape") if values else None
 
 
-@dataclass(frozen=True)
-class Identity:
+class Identity(NamedTuple):
     """Who asks, and how the body is protected. `signing_key`, `date`, `scope`, `signature` seed chunk signatures."""
 
     access_key: str
@@ -152,7 +158,27 @@ def is_presigned(request: Request) -> bool:
 
 
 def _by_header(request: Request, authorization: str, lookup: Lookup, now: float, region: str) -> Identity:
-    method, _, rest = authorization.strip().partition(" ")
+    credential, names, signature = _authorization(authorization)
+    date = _request_date(request)
+    access_key, scope = _credential_of_header(credential, date[:8], region)
+    if abs(now - _seconds(date)) > MAX_SKEW:
+        raise S3Error(
+            "RequestTimeTooSkewed", 403, "The difference between the request time and the current time is too large."
+        )
+    kind, sha256 = _declared_payload(request)
+    signed = _signed_headers(request, names)
+    secret = secret_of(lookup, access_key)
+    payload_hash = sha256 if kind is _EXACT else kind.value
+    key = _check(request, secret, date, scope, signed, payload_hash, signature, request.query)
+    return Identity(access_key, kind, sha256, date, scope, signature, key, presigned=False)
+
+
+def _authorization(text: str) -> tuple[str, str, str]:
+    """(credential, signed headers, signature)."""
+    usual = _USUAL.fullmatch(text)
+    if usual is not None:
+        return usual[1], usual[2], usual[3]
+    method, _, rest = text.strip().partition(" ")
     if method != ALGORITHM:
         raise S3Error("InvalidRequest", 400, f"The authorization mechanism is not supported. Use {ALGORITHM}.")
     fields: dict[str, str] = {}
@@ -163,18 +189,13 @@ def _by_header(request: Request, authorization: str, lookup: Lookup, now: float,
         fields[name] = value.strip()
     if set(fields) != {"Credential", "SignedHeaders", "Signature"}:
         raise _malformed("it needs Credential, SignedHeaders and Signature, and nothing else")
-    date = _request_date(request)
-    access_key, scope = _credential(fields["Credential"], date, region)
-    if abs(now - _seconds(date)) > MAX_SKEW:
-        raise S3Error(
-            "RequestTimeTooSkewed", 403, "The difference between the request time and the current time is too large."
-        )
-    kind, sha256 = _declared_payload(request)
-    signed = _signed_headers(request, fields["SignedHeaders"])
-    secret = secret_of(lookup, access_key)
-    payload_hash = sha256 if kind is PayloadKind.EXACT else kind.value
-    key = _check(request, secret, date, scope, signed, payload_hash, fields["Signature"], request.query)
-    return Identity(access_key, kind, sha256, date, scope, fields["Signature"], key, presigned=False)
+    return fields["Credential"], fields["SignedHeaders"], fields["Signature"]
+
+
+@lru_cache(256)
+def _credential_of_header(text: str, day: str, region: str) -> tuple[str, str]:
+    """Clients send the same one all day."""
+    return _credential(text, day, region)
 
 
 def _malformed(detail: str) -> S3Error:
@@ -256,29 +277,29 @@ def parse_payload(declared: str) -> tuple[PayloadKind, str]:
     )
 
 
-def _signed_headers(request: Request, text: str) -> list[str]:
+def _signed_headers(request: Request, text: str) -> Sequence[str]:
     """The names in order, checked: unique, `host` among them, no `x-amz-*` header of the request left out."""
-    names = _names(text)
+    names, in_order = _names(text)
     present = request.header_map
     if not names <= present.keys():
         raise _mismatch(f"The header {min(names - present.keys())!r} is signed but was not sent.")
-    loose = [key for key in present if key.startswith("x-amz-") and key not in names]
+    loose = [key for key in present if key not in names and key.startswith("x-amz-")]
     if loose:
         raise S3Error(
             "AccessDenied", 403, f"There were headers present in the request which were not signed: {min(loose)}"
         )
-    return sorted(names)
+    return in_order
 
 
 @lru_cache(256)
-def _names(text: str) -> frozenset[str]:
-    """Of SignedHeaders; clients send the same few lists again and again."""
+def _names(text: str) -> tuple[frozenset[str], tuple[str, ...]]:
+    """Of SignedHeaders, also in order; clients send the same few lists again and again."""
     names = text.split(";")
     if any(not _TOKEN.fullmatch(name) for name in names) or len(set(names)) != len(names):
         raise _malformed("SignedHeaders must be lower-case names, each once")
     if "host" not in names:
         raise _malformed("the header host must be signed")
-    return frozenset(names)
+    return frozenset(names), tuple(sorted(names))
 
 
 def secret_of(lookup: Lookup, access_key: str) -> str:
@@ -392,7 +413,7 @@ def _check(
     secret: str,
     date: str,
     scope: str,
-    signed: list[str],
+    signed: Sequence[str],
     payload_hash: str,
     signature: str,
     query: Pairs,

@@ -22,13 +22,18 @@ class Turns:
 
     def __init__(self, mount_busy: Callable[[], bool]) -> None:
         self._mount_busy = mount_busy
-        self._worked = time.thread_time()
+        self._worked: float | None = None
+        """The thread's CPU time at the last pause, or when the mount began to be at work; None while it is not."""
 
     def take(self) -> None:
         """Call often. Pauses the whole thread, all its requests, so that the share is kept however many there are."""
-        used = time.thread_time() - self._worked
-        if used < GRAIN:
+        if not self._mount_busy():
+            self._worked = None  # without asking for the CPU time, which costs more than many a step of a request
             return
-        if self._mount_busy():
+        now = time.thread_time()
+        used = 0.0 if self._worked is None else now - self._worked
+        if self._worked is None:
+            self._worked = now
+        if used >= GRAIN:
             time.sleep(min(used * PAUSE, LONGEST))
-        self._worked = time.thread_time()
+            self._worked = time.thread_time()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -23,12 +21,11 @@ SIGNED = Identity(
     signing_key=signing_key("wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY", SCOPE),
     presigned=False,
 )
-WITH_TRAILER = replace(
-    SIGNED,
+WITH_TRAILER = SIGNED._replace(
     payload=PayloadKind.SIGNED_CHUNKS_TRAILER,
     signature="106e2a8a18243abcf37539882f36619c00e2dfc72633413f02d3b74544bfeb8e",
 )
-UNSIGNED = replace(SIGNED, payload=PayloadKind.UNSIGNED_CHUNKS_TRAILER)
+UNSIGNED = SIGNED._replace(payload=PayloadKind.UNSIGNED_CHUNKS_TRAILER)
 DATA = b"a" * 66560
 CRC32C = "x-amz-checksum-crc32c"
 

@@ -31,6 +31,7 @@ def thread(monkeypatch: pytest.MonkeyPatch) -> Thread:
 
 def test_work_beside_a_busy_mount_is_followed_by_a_longer_pause(thread: Thread) -> None:
     share = Turns(lambda: True)
+    share.take()
     thread.worked += 0.0005
     share.take()
     share.take()
@@ -41,6 +42,7 @@ def test_work_beside_a_busy_mount_is_followed_by_a_longer_pause(thread: Thread) 
 
 def test_no_pause_is_long(thread: Thread) -> None:
     share = Turns(lambda: True)
+    share.take()
     thread.worked += 5
     share.take()
     assert thread.pauses == [LONGEST]
