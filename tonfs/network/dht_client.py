@@ -173,11 +173,12 @@ class DhtClient:
         return None if address is None else (value.owner[4:], address)
 
     async def find_overlay_nodes(self, bag_id: BagId, *, timeout: float = LOOKUP_TIMEOUT) -> list[OverlayNode]:
-        """Members of a bag's overlay with good signatures, newest first; DHT nodes hold different subsets, so all
-        near ones are asked. Freshness is the caller's question. Raises DhtUnavailable."""
+        """Fresh members of a bag's overlay with good signatures, newest first; DHT nodes hold different subsets, so
+        all near ones are asked. Raises DhtUnavailable."""
         key = overlay_key(bag_id)
         values = await self.find_values(key.id, every=True, timeout=timeout)
-        return merge_nodes([_good_nodes(value, key.owner_id) for value in values], limit=64)
+        now = self._clock.now()
+        return merge_nodes([_good_nodes(value, now) for value in values], limit=64)
 
     async def find_provider(
         self, provider: ProviderKey, *, fresh: bool = False, timeout: float = LOOKUP_TIMEOUT
@@ -247,17 +248,16 @@ class DhtClient:
         async def ask(target: DhtNode) -> None:
             result = await self._find_value(target, key.id)
             if isinstance(result, DhtValue):
-                known.append(_good_nodes(result, key.owner_id))
+                known.append(_good_nodes(result, self._clock.now()))
 
         async with trio.open_nursery() as nursery:
             for target in nearest:
                 nursery.start_soon(ask, target)
-        now = self._clock.now()
-        others = [[n for n in group if n.version > now - TTL and n.id != node.id] for group in known]
+        others = [[n for n in group if n.id != node.id] for group in known]
         members = merge_nodes([[node], *others])
         if node not in members:
             members[-1] = node
-        return await self._store_at(nearest, overlay_value(bag_id, members, int(now) + TTL))
+        return await self._store_at(nearest, overlay_value(bag_id, members, int(self._clock.now()) + TTL))
 
     async def store(self, value: DhtValue) -> int:
         """Store at the k nearest nodes. Number of copies made, at least 1. Raises DhtUnavailable."""
@@ -467,7 +467,8 @@ class _Search:
         self._refill()
 
 
-def _good_nodes(value: DhtValue, overlay: bytes) -> list[OverlayNode]:
+def _good_nodes(value: DhtValue, now: float) -> list[OverlayNode]:
+    """The fresh members in a checked value."""
     if value.rule != tl.DHT_RULE_OVERLAY_NODES:
         return []
-    return [node for node in parse_nodes(value.value) if node.overlay == overlay and node.valid()]
+    return [node for node in parse_nodes(value.value) if node.fresh(now)]

@@ -66,7 +66,7 @@ class ValueStore:
         key_id = value.key.id
         known = self._values.get(key_id)
         if known is not None:
-            self._set(key_id, value if known.expired(now) else known.merged(value))
+            self._set(key_id, value if known.expired(now) else known.merged(value, now))
             return True
         if self._full():
             if distance(key_id, self._own) >= self._cutoff:

@@ -231,10 +231,11 @@ class DhtValue:
     def expired(self, now: float) -> bool:
         return self.ttl <= now
 
-    def merged(self, newer: DhtValue) -> DhtValue:
-        """What a node keeps when `newer` (checked, same key) arrives and it has this value."""
+    def merged(self, newer: DhtValue, now: float) -> DhtValue:
+        """What a node keeps when `newer` (checked, same key) arrives and it has this value. Stale members go."""
         if self.rule == tl.DHT_RULE_OVERLAY_NODES and newer.rule == self.rule:
-            nodes = merge_nodes([parse_nodes(newer.value), parse_nodes(self.value)])
+            both = [*parse_nodes(newer.value), *parse_nodes(self.value)]
+            nodes = merge_nodes([[node for node in both if node.fresh(now)]])
             return DhtValue(self.key, self.owner, self.rule, b"", pack_nodes(nodes), max(self.ttl, newer.ttl), b"")
         if self.rule == tl.DHT_RULE_SIGNATURE and newer.rule == self.rule:
             return newer if newer.ttl > self.ttl else self

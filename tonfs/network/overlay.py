@@ -31,7 +31,8 @@ MEMBERS_MAX: Final = 300
 FUTURE: Final = 60
 """Seconds that a version may lie ahead of our clock."""
 FORGET: Final = 3600
-"""Seconds after which a member that was not heard of again is forgotten."""
+"""Seconds after which a member that was not heard of again is forgotten. C++ believes a node only when 600 s old at
+most, but Go signs that of a seeder anew only every 10 minutes (reference 4.2, 4.5), and we want to find it."""
 
 _PREFIX: Final = tl.OVERLAY_QUERY.to_bytes(4, "little")
 PONG: Final = tl.OVERLAY_PONG.to_bytes(4, "little")
@@ -79,6 +80,10 @@ class OverlayNode:
     def valid(self) -> bool:
         """Is the signature right? Says nothing about the age."""
         return verify(self.public_key, _to_sign(self.id, self.overlay, self.version), self.signature)
+
+    def fresh(self, now: float) -> bool:
+        """Does it count at this unix time? One signed ahead of time would outlive all honest ones."""
+        return now - FORGET <= self.version <= now + FUTURE
 
     def pack(self) -> bytes:
         """Bare TL, 140 bytes."""
@@ -155,7 +160,7 @@ class Members:
         """
         new = []
         for node in nodes:
-            if node.overlay != self._overlay or not now - FORGET <= node.version <= now + FUTURE:
+            if node.overlay != self._overlay or not node.fresh(now):
                 continue
             node_id = node.id
             known = self._nodes.get(node_id)
@@ -168,7 +173,7 @@ class Members:
         return [node for node in new if node.id in self._nodes]
 
     def _trim(self, now: int) -> None:
-        for node_id in [i for i, node in self._nodes.items() if node.version < now - FORGET]:
+        for node_id in [i for i, node in self._nodes.items() if not node.fresh(now)]:
             del self._nodes[node_id]
         if len(self._nodes) > MEMBERS_MAX:
             by_age = sorted(self._nodes.values(), key=lambda node: node.version, reverse=True)

@@ -133,24 +133,31 @@ def test_anybody_may_write_only_where_the_owner_is_not_a_key():
     keyed = address_value()
     with pytest.raises(BadPacket):
         replace(keyed, rule=tl.DHT_RULE_ANYBODY, key_signature=b"", signature=b"").check(NOW)
-    assert value.merged(replace(value, value=b"w")).value == b"w"
+    assert value.merged(replace(value, value=b"w"), NOW).value == b"w"
 
 
 def test_a_signed_value_is_replaced_by_a_longer_lived_one_only():
     old, new = address_value(NOW + 100), address_value(NOW + 200)
-    assert old.merged(new) is new
-    assert new.merged(old) is new
+    assert old.merged(new, NOW) is new
+    assert new.merged(old, NOW) is new
 
 
 def test_overlay_records_merge_by_member_and_stay_within_five():
     first = overlay_value(BAG_A, [member(i, NOW + i) for i in (1, 2, 3)], NOW + 100)
     second = overlay_value(BAG_A, [member(i, NOW + 10 + i) for i in (3, 4, 5, 6)], NOW + 50)
-    merged = first.merged(second)
+    merged = first.merged(second, NOW)
     merged.check(NOW)
     nodes = parse_nodes(merged.value)
     assert [node.version - NOW for node in nodes] == [16, 15, 14, 13, 2]
     assert merged.ttl == NOW + 100
-    assert first.merged(address_value()) is first
+    assert first.merged(address_value(), NOW) is first
+
+
+def test_members_signed_for_the_future_or_long_ago_push_nobody_out_of_a_record():
+    poisoned = overlay_value(BAG_A, [member(i, 2**31 - 1) for i in range(1, 6)], NOW + 3600)
+    honest = overlay_value(BAG_A, [member(7, NOW), member(8, NOW + 60), member(9, NOW - 3601)], NOW + 3600)
+    for merged in (poisoned.merged(honest, NOW), honest.merged(poisoned, NOW)):
+        assert parse_nodes(merged.value) == [member(8, NOW + 60), member(7, NOW)]
 
 
 def test_merging_lists_keeps_the_newest_entry_of_each_member():
