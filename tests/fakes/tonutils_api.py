@@ -68,6 +68,8 @@ class TonutilsApi:
         if name == "details":
             known = query.removeprefix("bag_id=") in self.bags
             return (200, {"active": True, "seeding": True, "completed": True}) if known else (404, {"ok": False})
+        if name == "list":
+            return 200, {"bags": [{"bag_id": bag} for bag in self.bags] or None}
         if name == "create":
             return self._create(Path(body["path"]), str(body["description"]).encode())
         bag = str(body["bag_id"])

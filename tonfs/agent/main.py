@@ -22,6 +22,7 @@ from ..ids import BagId, bag_id
 from ..log import get_logger
 from ..network.api import PeerNet
 from ..network.backed_net import BackedNet
+from ..network.given_bags import GivenBags
 from ..network.peer_client import PeerClient
 from ..network.storage_daemon import storage_daemon_of
 from ..network.tonutils_daemon import daemon_of
@@ -82,10 +83,11 @@ async def _peer(nursery: trio.Nursery, volume: Path, settings: Settings) -> Asyn
         client = PeerClient(socket)
         await nursery.start(client.run)
         peer = settings.peer
+        given = GivenBags(volume / "daemon-bags")
         if peer.seeder == "storage-daemon":
-            yield BackedNet(client, storage_daemon_of(peer.seeder_control, peer.seeder_keys))
+            yield BackedNet(client, storage_daemon_of(peer.seeder_control, peer.seeder_keys, given))
         elif peer.seeder:
-            yield BackedNet(client, daemon_of(peer.seeder_url, peer.seeder_login, peer.seeder_password_file))
+            yield BackedNet(client, daemon_of(peer.seeder_url, peer.seeder_login, peer.seeder_password_file, given))
         else:
             yield client
     finally:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..errors import BadPacket, NotRunning, Refused
+from ..errors import BadPacket, NotRunning, Refused, UsageError
 from ..ids import Address, AdnlId, BagId, ProviderKey
 from ..log import get_logger
 from .api import FetchReport, PeerNet, PieceAnswer, Rates, Seeder, StorageStatus
@@ -24,7 +24,7 @@ class BackedNet:
         """See Seeder."""
         try:
             await self._backend.seed(bag_id, directory)
-        except (Refused, NotRunning, BadPacket) as exc:
+        except (Refused, NotRunning, BadPacket, UsageError) as exc:  # UsageError: a login that is not accepted
             log.info("our own peer seeds", bag_id=bag_id, reason=exc.message)
             await self._own.seed(bag_id, directory)
         else:

@@ -23,6 +23,7 @@ from ..ids import BagId
 from . import tl
 from .adnl_tcp import make_hello
 from .api import UdpAddress
+from .given_bags import GivenBags
 from .keys import KeyPair
 
 CALL_TIMEOUT: Final = 30.0
@@ -72,11 +73,13 @@ def parse_torrent(data: bytes) -> Torrent:
 class StorageDaemon:
     """`Seeder` (see network/api.py). Raises besides: NotRunning, Refused, BadPacket."""
 
-    def __init__(self, address: UdpAddress, server_key: bytes, client_key: KeyPair) -> None:
+    def __init__(
+        self, address: UdpAddress, server_key: bytes, client_key: KeyPair, given: GivenBags | None = None
+    ) -> None:
         self._address = address
         self._server_key = server_key
         self._client_key = client_key
-        self._ours: set[BagId] = set()
+        self._ours = GivenBags() if given is None else given
 
     async def seed(self, bag_id: BagId, directory: Path) -> None:
         """See Seeder. Raises Refused when the daemon cannot make this very bag."""
@@ -85,10 +88,10 @@ class StorageDaemon:
         if known is None or not (known.active_upload and known.completed):
             request = tl.Writer(CREATE).bytes_(os.fsencode(path)).bytes_(description).bool_(True).bool_(False).u32(0)
             made = parse_torrent(await self._call(request.done(), CREATE_TIMEOUT)).bag_id
-            if made != bag_id:
+            if made != bag_id:  # and a new one: a bag that was there before is an error ("duplicate hash")
                 await self._remove(made)
                 raise Refused(f"The daemon makes another bag of {path} than {bag_id.hex()}.")
-        self._ours.add(bag_id)
+            self._ours.add(bag_id)
 
     async def forget(self, bag_id: BagId) -> None:
         """See Seeder."""
@@ -186,7 +189,7 @@ def _plan(bag_id: BagId, directory: Path) -> tuple[Path, bytes]:
         stored.close()
 
 
-def storage_daemon_of(address: str, keys: str) -> StorageDaemon:
+def storage_daemon_of(address: str, keys: str, given: GivenBags | None = None) -> StorageDaemon:
     """From settings: `127.0.0.1:5555` and the daemon's `cli-keys` folder. Raises UsageError, TonfsError."""
     host, _, port = address.rpartition(":")
     if not host or not port.isdigit() or not 0 < int(port) < 65536:
@@ -197,7 +200,7 @@ def storage_daemon_of(address: str, keys: str) -> StorageDaemon:
         client = tl.Reader((folder / "client").read_bytes())
         server.expect(tl.PUB_ED25519)
         client.expect(PRIVATE_ED25519)
-        return StorageDaemon((host, int(port)), server.int256(), KeyPair.from_seed(client.int256()))
+        return StorageDaemon((host, int(port)), server.int256(), KeyPair.from_seed(client.int256()), given)
     except OSError as exc:
         raise TonfsError(f"The keys of storage-daemon cannot be read: {exc.strerror} ({exc.filename}).") from None
     except BadPacket:

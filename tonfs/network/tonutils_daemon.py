@@ -23,6 +23,7 @@ from ..bagfiles import StoredBag, default_piece_size
 from ..errors import BadPacket, NotFound, NotRunning, Refused, TonfsError, UsageError
 from ..ids import BagId
 from ..log import get_logger
+from .given_bags import GivenBags
 
 log = get_logger(__name__)
 
@@ -35,7 +36,7 @@ MAX_ANSWER: Final = 64 << 20
 class TonutilsDaemon:
     """`Seeder` (see network/api.py). `url`: `http://127.0.0.1:8192`. Raises besides: NotRunning, Refused, BadPacket."""
 
-    def __init__(self, url: str, login: str = "", password: str = "") -> None:
+    def __init__(self, url: str, login: str = "", password: str = "", given: GivenBags | None = None) -> None:
         """Raises UsageError for anything but a plain http URL."""
         parts = urlsplit(url)
         if parts.scheme != "http" or not parts.hostname or parts.path.strip("/"):
@@ -43,26 +44,36 @@ class TonutilsDaemon:
         self._where = (parts.hostname, parts.port or 80)
         token = base64.b64encode(f"{login}:{password}".encode()).decode("ascii")
         self._headers = {"Content-Type": "application/json"} | ({"Authorization": f"Basic {token}"} if login else {})
-        self._ours: set[BagId] = set()
-        """Bags that were given to the daemon here; others in it are none of our business."""
+        self._ours = GivenBags() if given is None else given
+        """Others in the daemon are none of our business."""
 
     async def seed(self, bag_id: BagId, directory: Path) -> None:
         """See Seeder. Raises Refused when the daemon cannot make this very bag."""
         path, names, description = await trio.to_thread.run_sync(_plan, bag_id, directory)
         known = await self._call(f"details?bag_id={bag_id.hex()}", None, CALL_TIMEOUT, missing_ok=True)
         if known is None or not (known.get("active") and known.get("seeding") and known.get("completed")):
+            before = await self._bags()
             wish = {"path": str(path), "description": description, "keep_only_paths": names}
             made = await self._call("create", wish, CREATE_TIMEOUT) or {}
             if made.get("bag_id") != bag_id.hex():
-                await self._remove(str(made.get("bag_id")))
+                if made.get("bag_id") not in before:
+                    await self._remove(str(made.get("bag_id")))
                 raise Refused(f"The daemon makes another bag of {path} than {bag_id.hex()}.")
-        self._ours.add(bag_id)
+            if bag_id.hex() not in before:
+                self._ours.add(bag_id)
 
     async def forget(self, bag_id: BagId) -> None:
         """See Seeder."""
         if bag_id in self._ours:
             await self._remove(bag_id.hex())
             self._ours.discard(bag_id)
+
+    async def _bags(self) -> set[str]:
+        """Ids of all bags in the daemon. Raises BadPacket."""
+        bags = (await self._call("list", None, CALL_TIMEOUT) or {}).get("bags") or []
+        if not isinstance(bags, list) or not all(isinstance(one, dict) for one in bags):
+            raise BadPacket("The daemon's list of bags is none.")
+        return {str(one.get("bag_id")) for one in bags}
 
     async def _remove(self, bag: str) -> None:
         await self._call("remove", {"bag_id": bag, "with_files": False}, CALL_TIMEOUT, missing_ok=True)
@@ -71,10 +82,14 @@ class TonutilsDaemon:
         self, name: str, body: Mapping[str, Any] | None, timeout: float, *, missing_ok: bool = False
     ) -> dict[str, Any] | None:
         """The answer's object; None for an unknown bag when `missing_ok`."""
-        status, data = await trio.to_thread.run_sync(self._ask, name, body, timeout, abandon_on_cancel=True)
+        try:
+            with trio.fail_after(timeout):  # the socket's own limit is one per read
+                status, data = await trio.to_thread.run_sync(self._ask, name, body, timeout, abandon_on_cancel=True)
+        except trio.TooSlowError:
+            raise self._silent("no whole answer in time") from None
         try:
             value = json.loads(data)
-        except ValueError:
+        except (ValueError, RecursionError):
             value = None
         if status == 404 and missing_ok:
             return None
@@ -95,12 +110,15 @@ class TonutilsDaemon:
             answer = connection.getresponse()
             return answer.status, answer.read(MAX_ANSWER)
         except (OSError, http.client.HTTPException) as exc:
-            raise NotRunning(
-                f"tonutils-storage does not answer at {self._where[0]}:{self._where[1]} ({exc}).",
-                hint="Start it with '-api', or unset peer.seeder in config.toml.",
-            ) from None
+            raise self._silent(str(exc)) from None
         finally:
             connection.close()
+
+    def _silent(self, why: str) -> NotRunning:
+        return NotRunning(
+            f"tonutils-storage does not answer at {self._where[0]}:{self._where[1]} ({why}).",
+            hint="Start it with '-api', or unset peer.seeder in config.toml.",
+        )
 
 
 def _plan(bag_id: BagId, directory: Path) -> tuple[Path, list[str], str]:
@@ -133,7 +151,7 @@ def _plan(bag_id: BagId, directory: Path) -> tuple[Path, list[str], str]:
         stored.close()
 
 
-def daemon_of(url: str, login: str, password_file: str) -> TonutilsDaemon:
+def daemon_of(url: str, login: str, password_file: str, given: GivenBags | None = None) -> TonutilsDaemon:
     """From settings. Raises UsageError, TonfsError when the password cannot be read."""
     password = ""
     if password_file:
@@ -141,4 +159,4 @@ def daemon_of(url: str, login: str, password_file: str) -> TonutilsDaemon:
             password = Path(password_file).expanduser().read_text(encoding="utf-8").strip()
         except OSError as exc:
             raise TonfsError(f"The daemon's password cannot be read: {exc.strerror}.") from None
-    return TonutilsDaemon(url, login, password)
+    return TonutilsDaemon(url, login, password, given)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import random
+import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -17,10 +18,12 @@ from tests.unit.network.swarm_kit import Host, World
 from tonfs.bagfiles import CreatedBag, StoredBag, create_bag
 from tonfs.errors import BadPacket, NotFound, NotRunning, PeerUnreachable, Refused, TimedOut, TonfsError, UsageError
 from tonfs.ids import BagId
+from tonfs.network import tonutils_daemon
 from tonfs.network.api import Seeder
 from tonfs.network.backed_net import BackedNet
+from tonfs.network.given_bags import GivenBags
 from tonfs.network.keys import KeyPair, boxed_public
-from tonfs.network.storage_daemon import PRIVATE_ED25519, storage_daemon_of
+from tonfs.network.storage_daemon import PRIVATE_ED25519, StorageDaemon, storage_daemon_of
 from tonfs.network.tonutils_daemon import TonutilsDaemon, daemon_of
 
 PIECE = 1 << 17
@@ -153,7 +156,7 @@ async def test_another_bag_that_the_daemon_made_is_removed_again(world: World) -
     async with fake_daemon(host) as api:
         with pytest.raises(Refused):
             await TonutilsDaemon(api.url).seed(bag.info.bag_id, host.directory / "bag")
-        assert (api.calls, api.bags) == (["details", "create", "remove"], {})
+        assert (api.calls, api.bags) == (["details", "list", "create", "remove"], {})
 
 
 async def test_bags_that_were_in_the_daemon_before_are_not_taken_out(world: World) -> None:
@@ -162,8 +165,74 @@ async def test_bags_that_were_in_the_daemon_before_are_not_taken_out(world: Worl
     StoredBag.keep(host.directory / "bag", bag)
     async with fake_daemon(host) as api:
         await TonutilsDaemon(api.url).seed(bag.info.bag_id, host.directory / "bag")
-        await TonutilsDaemon(api.url).forget(bag.info.bag_id)
+        other = TonutilsDaemon(api.url)
+        await other.seed(bag.info.bag_id, host.directory / "bag")
+        await other.forget(bag.info.bag_id)
         assert list(api.bags) == [bag.info.bag_id.hex()]
+        wanted = bag_of(world.folder / "more" / "photos", 2)
+        StoredBag.keep(host.directory / "wanted", wanted)
+        for name in ("a", "b"):
+            (world.folder / "more" / "photos" / name).write_bytes((world.folder / "photos" / name).read_bytes())
+        with pytest.raises(Refused):  # what it makes of the changed files is the bag from before
+            await other.seed(wanted.info.bag_id, host.directory / "wanted")
+        assert list(api.bags) == [bag.info.bag_id.hex()]
+
+
+@pytest.mark.parametrize("kind", ["tonutils-storage", "storage-daemon"])
+async def test_a_restart_knows_which_bags_were_given_to_the_daemon(kind: str, world: World) -> None:
+    host = await world.host("host")
+    bag, theirs = bag_of(world.folder / "photos"), bag_of(world.folder / "theirs", 2)
+    file = host.directory / "given"
+    for name, one in (("bag", bag), ("theirs", theirs)):
+        StoredBag.keep(host.directory / name, one)
+
+    async def check(fake: TonutilsApi | ControlPort, client: Callable[[GivenBags], Seeder]) -> None:
+        await client(GivenBags()).seed(theirs.info.bag_id, host.directory / "theirs")
+        for one, name in ((bag, "bag"), (theirs, "theirs")):
+            await client(GivenBags(file)).seed(one.info.bag_id, host.directory / name)
+        assert len(fake.bags) == 2
+        for one in (bag, theirs):
+            await client(GivenBags(file)).forget(one.info.bag_id)
+        assert [str(key) if isinstance(key, str) else key.hex() for key in fake.bags] == [theirs.info.bag_id.hex()]
+
+    if kind == "tonutils-storage":
+        async with fake_daemon(host) as api:
+            await check(api, lambda given: TonutilsDaemon(api.url, given=given))
+    else:
+        async with control_port(host) as port:
+            await check(port, lambda given: storage_client(port, given))
+
+
+def storage_client(port: ControlPort, given: GivenBags) -> StorageDaemon:
+    return StorageDaemon(("127.0.0.1", port.port), port.server_key.public_key, port.client_key, given)
+
+
+@pytest.mark.parametrize("status", [200, 401])
+async def test_an_answer_nested_too_deep_or_a_wrong_login_leaves_the_bag_to_our_own_peer(
+    status: int, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = await world.host("own")
+    bag = bag_of(world.folder / "photos")
+    StoredBag.keep(own.directory / "bag", bag)
+    daemon = TonutilsDaemon("http://127.0.0.1:1")
+    monkeypatch.setattr(daemon, "_ask", lambda *_: (status, b"[" * 200_000))
+    await BackedNet(own.node, daemon).seed(bag.info.bag_id, own.directory / "bag")
+    assert [info.bag_id for info in own.node.bags()] == [bag.info.bag_id]
+
+
+async def test_one_deadline_holds_for_a_whole_answer(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    host = await world.host("host")
+    bag = bag_of(world.folder / "photos")
+    StoredBag.keep(host.directory / "bag", bag)
+    over = threading.Event()
+    daemon = TonutilsDaemon("http://127.0.0.1:1")
+    monkeypatch.setattr(tonutils_daemon, "CALL_TIMEOUT", 0.2)
+    monkeypatch.setattr(daemon, "_ask", lambda *_: (200, b"{}") if over.wait(60) else (200, b""))
+    try:
+        with pytest.raises(NotRunning):
+            await daemon.seed(bag.info.bag_id, host.directory / "bag")
+    finally:
+        over.set()
 
 
 async def test_logins_and_answers_that_are_none(world: World, tmp_path: Path) -> None:
