@@ -65,11 +65,19 @@ def check_names(names: tuple[bytes, ...]) -> None:
 
 @dataclass(frozen=True)
 class BagHeader:
-    """`dir_name` is empty or ends with `/`; `names` and `sizes` go together, in stream order."""
+    """`names` and `sizes` go together, in stream order.
+
+    `dir_name` is as it came: empty, or a folder's name with or without a `/` behind it; paths use `folder`.
+    """
 
     dir_name: bytes
     names: tuple[bytes, ...]
     sizes: tuple[int, ...]
+
+    @property
+    def folder(self) -> bytes:
+        """What stands before each name in a path: empty, or `dir_name` with a `/` behind it."""
+        return self.dir_name if not self.dir_name or self.dir_name.endswith(b"/") else self.dir_name + b"/"
 
     @cached_property
     def size(self) -> int:

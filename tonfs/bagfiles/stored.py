@@ -22,7 +22,7 @@ import os
 import shutil
 import threading
 from bisect import bisect_right
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -82,7 +82,7 @@ class StoredBag:
         name in the bag, NoSpace.
         """
         header, info = created.header, created.info
-        folder = os.path.join(os.fsencode(created.data_root), header.dir_name)
+        folder = os.path.join(os.fsencode(created.data_root), header.folder)
         for name, path in created.files:
             if folder + name != path:
                 raise UsageError(f"{os.fsdecode(path)} lies elsewhere than its name in the bag says.")
@@ -361,14 +361,14 @@ class StoredBag:
         if self._state["layout"] == "none":
             ours = self.data_root.is_relative_to(self.directory)
             for entry in header.files if not ours else ():
-                if exists_below(self.data_root, header.dir_name + entry.name):
+                if exists_below(self.data_root, header.folder + entry.name):
                     raise Refused(
-                        f"{self.data_root / os.fsdecode(header.dir_name + entry.name)} already exists.",
+                        f"{self.data_root / os.fsdecode(header.folder + entry.name)} already exists.",
                         hint="Download into an empty folder.",
                     )
             self._save_state("started")
         for entry in header.files:
-            with open_below(self.data_root, header.dir_name + entry.name, write=True, size=entry.size):
+            with open_below(self.data_root, header.folder + entry.name, write=True, size=entry.size):
                 pass
         self._save_state("done")
 
@@ -402,10 +402,10 @@ class StoredBag:
                 with open(self.directory / "header.bin", "rb") as front:
                     out.append(read_all(front.fileno(), size, offset))
             elif self.foreign:
-                with open(self.data_root / os.fsdecode(header.dir_name + entry.name), "rb") as stream:
+                with open(self.data_root / os.fsdecode(header.folder + entry.name), "rb") as stream:
                     out.append(read_all(stream.fileno(), size, offset))
             else:
-                with open_below(self.data_root, header.dir_name + entry.name) as fd:
+                with open_below(self.data_root, header.folder + entry.name) as fd:
                     out.append(read_all(fd, size, offset))
         return b"".join(out)
 
@@ -413,7 +413,7 @@ class StoredBag:
         view = memoryview(data)
         for entry, offset, size in self._segments(header, start, len(data)):
             if entry is not None:
-                name = header.dir_name + entry.name
+                name = header.folder + entry.name
                 with open_below(self.data_root, name, write=True, size=entry.size) as fd:
                     write_all(fd, view[:size], offset)
                 self._touched.add(name)
@@ -446,10 +446,21 @@ class StoredBag:
             return False
         return True
 
-    def verify(self) -> list[int]:
-        """Read every piece that should be here; returns the numbers of the bad ones, which now count as missing."""
+    def restore_files(self) -> None:
+        """Make files again that were deleted, so that empty ones come back too. Raises BadBag, NoSpace."""
+        if self.foreign or self._header is None or self._state["layout"] != "done":
+            return
+        with self._lock:
+            self._state = {**self._state, "layout": "started"}
+            try:
+                self._lay_out(self._header)
+            except OSError as exc:
+                raise disk_error(exc, f"restoring files of bag {self.bag_id.hex()}") from None
+
+    def verify(self, pieces: Iterable[int] | None = None) -> list[int]:
+        """Read every piece (or these) that should be here; returns the bad ones, which now count as missing."""
         bad = []
-        for index in range(self._info.pieces if self._info is not None else 0):
+        for index in range(self._info.pieces if self._info is not None else 0) if pieces is None else pieces:
             if self.have(index):
                 try:
                     self.read_piece(index)
@@ -471,7 +482,7 @@ class StoredBag:
             for index in range(info.header_size // info.piece_size, info.pieces):
                 self._set_bit(index, value=False)
             try:
-                remove_below(self.data_root, [header.dir_name + entry.name for entry in header.files])
+                remove_below(self.data_root, [header.folder + entry.name for entry in header.files])
                 self._touched.clear()
                 self._save_state("none")
             except OSError as exc:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-import shutil
+import secrets
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -14,9 +14,10 @@ from typing import Any, Final
 import click
 import trio
 
-from ..bag import BagHeader
+from ..bag import BagFile, BagHeader
 from ..bagfiles import StoredBag
 from ..bagfiles.hashing import Progress
+from ..bagfiles.places import disk_error, exists_below, folder_of, write_all
 from ..bagfiles.store import BagStore
 from ..errors import DhtUnavailable, NotFound, PeerUnreachable, Refused, TimedOut, TonfsError, UsageError
 from ..ids import BagId, bag_id
@@ -91,9 +92,15 @@ def get(
 
 
 def _complete(wish: _Wish) -> bool:
+    """Is everything that is wanted here? Reads it: what is gone or damaged counts as missing, and is fetched again."""
     stored = StoredBag.open(wish.directory)
     try:
-        return stored.header is not None and all(stored.have(piece) for piece in _pieces(stored, wish.files))
+        stored.restore_files()
+        if stored.header is None:
+            return False
+        pieces = _pieces(stored, wish.files)
+        stored.verify(pieces)
+        return all(stored.have(piece) for piece in pieces)
     finally:
         stored.close()
 
@@ -158,7 +165,7 @@ def _result(wish: _Wish, into: Path) -> dict[str, Any]:
         if wish.files:
             paths = [_take_out(stored, header, name, into.absolute()) for name in wish.files]
         else:
-            paths = [stored.data_root / os.fsdecode(header.dir_name or header.names[0])]
+            paths = [stored.data_root / os.fsdecode(header.folder or header.names[0])]
         sizes = [entry.size for name in wish.files if (entry := header.file(name)) is not None]
         return {
             "bag_id": info.bag_id.hex(),
@@ -175,20 +182,41 @@ def _result(wish: _Wish, into: Path) -> dict[str, Any]:
 
 
 def _take_out(stored: StoredBag, header: BagHeader, name: bytes, into: Path) -> Path:
-    """Copy one complete file of the store below `into`. Raises Refused for what is there already, NotFound."""
+    """Copy one complete file of the store below `into`, never through a link.
+
+    Raises Refused for what is there already, BadBag for a link on the way, Damaged, NotFound, NoSpace.
+    """
     entry = header.file(name)
     if entry is None:
         raise NotFound(f"Bag {stored.bag_id.hex()} has no file {os.fsdecode(name)!r}.")
-    relative = os.fsdecode(header.dir_name + name)
-    source, target = stored.data_root / relative, into / relative
+    relative = header.folder + name
+    source, target = stored.data_root / os.fsdecode(relative), into / os.fsdecode(relative)
     if target == source:
         return target
-    if target.is_symlink() or target.exists():
-        raise Refused(f"{target} already exists.", hint="Name another folder with --to.")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    if not target.parent.resolve().is_relative_to(into.resolve()):
-        raise Refused(f"{target} would lie outside {into}.")
-    draft = target.with_name(f".{target.name[:200]}.part")
-    shutil.copyfile(source, draft)
-    os.replace(draft, target)
+    draft = f".{secrets.token_hex(8)}.part"
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    try:
+        with folder_of(into, relative, make=True) as (folder, last):
+            if exists_below(into, relative):
+                raise Refused(f"{target} already exists.", hint="Name another folder with --to.")
+            fd = os.open(draft, flags, 0o644, dir_fd=folder)
+            try:
+                _copy(stored, entry, fd)
+                os.rename(draft, last, src_dir_fd=folder, dst_dir_fd=folder)
+            except BaseException:
+                os.unlink(draft, dir_fd=folder)
+                raise
+            finally:
+                os.close(fd)
+    except OSError as exc:
+        raise disk_error(exc, f"writing {target}") from None
     return target
+
+
+def _copy(stored: StoredBag, entry: BagFile, fd: int) -> None:
+    """The file's bytes, each piece checked. Raises OSError, Damaged, NotFound."""
+    assert stored.info is not None
+    for index in stored.pieces_for(entry.name, 0, entry.size):
+        start = index * stored.info.piece_size - entry.start
+        part = stored.read_piece(index)[max(0, -start) : entry.size - start]
+        write_all(fd, part, max(0, start))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -60,6 +61,26 @@ def test_a_download_restores_every_file_with_the_empty_one(seed: StoredBag, sour
         assert path.stat().st_size == size
     assert copy.verify() == []
     assert not (tmp_path / "copy" / "header.part").exists()
+
+
+def test_a_folder_name_without_a_slash_is_a_folder_all_the_same(tmp_path: Path) -> None:
+    info, pieces, tree = crafted(BagHeader(b"photos", (b"f",), (3,)), b"abc")
+    stored = StoredBag.prepare(tmp_path / "bag", info.bag_id)
+    stored.set_info(info.to_boc())
+    stored.write_piece(0, pieces[0], tree.proof(0))
+    assert (stored.data_root / "photos" / "f").read_bytes() == b"abc"
+    assert stored.verify() == []
+
+
+def test_deleted_files_come_back_and_count_as_missing(seed: StoredBag, tmp_path: Path) -> None:
+    copy = download(seed, tmp_path / "copy")
+    shutil.rmtree(copy.data_root)
+    copy.restore_files()
+    assert (copy.data_root / "photos" / "empty").exists()
+    assert copy.verify([1]) == [1]
+    assert copy.have(2)
+    assert copy.verify()
+    assert not copy.complete
 
 
 def test_pieces_come_in_any_order_once_the_header_is_there(seed: StoredBag, tmp_path: Path) -> None:
