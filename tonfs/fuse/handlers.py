@@ -104,10 +104,9 @@ class Handlers(pyfuse3.Operations):  # type: ignore[misc]  # pyfuse3 is untyped 
         """Asked between requests: one of them waits for disk or network."""
         return self.under_way > 0
 
-    def agree(self, fd: int, killpriv: bool) -> None:
-        """What the kernel, at this descriptor, and we agreed on."""
+    def agree(self, killpriv: bool) -> None:
+        """What the kernel and we agreed on."""
         self.clears_set_id = killpriv
-        self.disk.wait_beside(fd)
 
     # Attributes -------------------------------------------------------------------------------------------------
 
