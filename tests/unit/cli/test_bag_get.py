@@ -64,7 +64,10 @@ def test_nothing_is_written_through_links_and_a_draft_of_the_user_stays(tmp_path
 
 
 @pytest.mark.parametrize("words", [(), ("--file", "a")])
-def test_what_rotted_is_never_called_done(tmp_path: Path, bag: str, words: tuple[str, ...]) -> None:
+def test_what_rotted_is_never_called_done(
+    tmp_path: Path, bag: str, words: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
     file = tmp_path / "store" / "bags" / bag / "files" / "photos" / "a"
     assert get(tmp_path, bag) == 0
     file.write_bytes(b"x" * file.stat().st_size)
