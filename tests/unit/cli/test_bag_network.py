@@ -109,6 +109,11 @@ def test_a_bag_goes_from_one_store_to_another_whole_and_in_part(tool: Tool, phot
             for name in ("a", "sub/b", "empty"):
                 assert (tmp_path / "whole" / "photos" / name).read_bytes() == (photos / name).read_bytes()
             assert tool.json("get", bag, *net, store="three")["bytes"] == 0  # all is here
+            for name in ("a", "empty"):
+                (tmp_path / "whole" / "photos" / name).unlink()
+            assert tool.json("get", bag, *net, store="three")["bytes"] >= 300_000  # what was deleted comes again
+            assert (tmp_path / "whole" / "photos" / "a").read_bytes() == (photos / "a").read_bytes()
+            assert (tmp_path / "whole" / "photos" / "empty").exists()
             assert tool.json("verify", bag, store="three")["ok"]
             assert tool.code("get", bag, "--to", str(tmp_path / "else"), *net, store="three") == 5
 
