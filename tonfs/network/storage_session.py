@@ -170,8 +170,7 @@ class Session:
         self.sid = sid
         self.seqno = seqno
         self.phase = Phase.IDLE
-        self.pieces: int | None = None
-        """Number of pieces, once the bag's info is known; blocks cannot be sized before."""
+        self._pieces: int | None = None
         self.wanted = False
         self.peer_state: State | None = None
         self.peer_have = 0
@@ -190,6 +189,8 @@ class Session:
         self._init_again_at = NEVER
         self._told_us = False
         """The peer said what it has, in this session id."""
+        self._unkept = False
+        """Some of it was not kept, because the bag's size was unknown: it must be told again."""
         self._open_since = NEVER
         self._renewals = 0
         self._sending: Action | None = None
@@ -199,6 +200,17 @@ class Session:
         self._last_pong = NEVER
         self._next_ping = NEVER
         self._next_update = NEVER
+
+    @property
+    def pieces(self) -> int | None:
+        """Number of pieces, once the bag's info is known; blocks cannot be sized before, and of what the peer says
+        that it has no more than one block is kept: strangers may claim any piece."""
+        return self._pieces
+
+    @pieces.setter
+    def pieces(self, pieces: int) -> None:
+        self._pieces = pieces
+        self.peer_have &= (1 << pieces) - 1
 
     # What arrives.
 
@@ -223,7 +235,7 @@ class Session:
         self.sid = sid
         self.peer_have = 0
         self._peer_seqno = None
-        self._told_us = False
+        self._told_us = self._unkept = False
         self._told_state = None
         self._snapshot = None
         self._event(Event.NEW_ID)
@@ -244,7 +256,9 @@ class Session:
         elif isinstance(update, UpdateHavePieces):
             if any(piece >= limit for piece in update.pieces):
                 return False
-            self.peer_have |= mask_of(update.pieces)
+            kept = [piece for piece in update.pieces if self.pieces is not None or piece < BLOCK_PIECES]
+            self._unkept |= len(kept) < len(update.pieces)
+            self.peer_have |= mask_of(kept)
         if not isinstance(update, UpdateHavePieces):
             self.peer_state = update.state
         if isinstance(update, UpdateInit):
@@ -273,6 +287,9 @@ class Session:
             offset *= 8  # C++ before 2025-02-21 counts bytes here (5.1)
         if offset % BLOCK_PIECES or offset > limit:
             return False
+        if self.pieces is None and offset:
+            self._unkept = True
+            return True
         mask = bits_of(block.have) << offset
         if mask.bit_length() > limit:
             return False
@@ -366,7 +383,7 @@ class Session:
         return self._own_have() & ~self._told_have
 
     def _renew_at(self) -> float:
-        if self.phase is not Phase.OPEN or not self.wanted or self._told_us:
+        if self.phase is not Phase.OPEN or not self.wanted or (self._told_us and not self._unkept):
             return INFINITE
         return self._open_since + min(RENEW_MAX, RENEW_AFTER * float(1 << self._renewals))
 

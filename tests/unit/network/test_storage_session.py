@@ -270,6 +270,32 @@ def test_bad_updates_are_refused_and_change_nothing():
     assert own.session.peer_state is None
 
 
+def test_while_the_size_of_a_bag_is_unknown_a_stranger_makes_us_keep_one_block_at_most():
+    session = Session(5, NOW, lambda: 0, lambda: State(True, True))
+    session.ping_arrived(9, 0.0)
+    assert session.update_arrived(9, 1, UpdateHavePieces((3, 47_999, 48_000, (1 << 25) - 1)), 0.0)
+    assert session.update_arrived(9, 2, UpdateInit(b"\x01", 48_000 * 600, State(True, True)), 0.0)
+    assert session.peer_have == 1 << 3 | 1 << 47_999
+    session.pieces = 100
+    assert session.peer_have == 1 << 3
+
+
+def test_what_was_not_kept_before_the_size_was_known_is_told_again():
+    pieces = 100_000
+    seeder = Own((1 << pieces) - 1, pieces, want=False)
+    reader = Session(7, NOW, lambda: 0, lambda: State(True, True))
+    reader.want(True, 0)
+    wire = Wire(reader, seeder.session)
+    wire.run(5)
+    assert reader.peer_have == (1 << 48_000) - 1
+    reader.pieces = pieces
+    wire.run(8)
+    assert reader.peer_have == seeder.have
+    before = wire.sent
+    wire.run(100)
+    assert wire.sent - before <= 45  # keep-alives only
+
+
 def test_old_cpp_offsets_in_bytes_are_understood():
     own = Own(pieces=100_000)
     own.session.ping_arrived(9, 0.0)
