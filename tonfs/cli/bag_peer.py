@@ -18,6 +18,8 @@ from ..config import CONFIG_NAME, PeerSettings
 from ..control import call_sync
 from ..control.process import Child
 from ..errors import NotRunning, TonfsError, UsageError
+from ..network.address import default_listen
+from ..network.global_config import load_global_config
 from ..network.peer_client import PeerClient
 from .bag_common import store_option
 from .common import Context, parse_size
@@ -59,10 +61,9 @@ def peer_options(function: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--external-ip", default="", metavar="IP", help="Public IPv4 address that others are told."),
         click.option(
             "--listen",
-            default="127.0.0.1:0",
+            default="",
             metavar="IP:PORT",
-            show_default=True,
-            help="UDP address; port 0: any. On a real network 0.0.0.0:17555, say.",
+            help="UDP address; port 0: any. Default: any port, on a devnet of this machine only.",
         ),
         click.option(
             "--global-config",
@@ -88,6 +89,11 @@ def network_file(context: Context, named: str | None) -> Path:
         "Which network? There is no volume that says it.",
         hint=f"Give --global-config FILE or set {CONFIG_VARIABLE}; 'tonfs devnet status' names the devnet's file.",
     )
+
+
+def listen_address(network: Network, config: Path) -> str:
+    """IP:PORT. Raises NotFound and BadData for the global config."""
+    return network.listen or f"{default_listen(load_global_config(config).hosts)}:0"
 
 
 def upload_limits(context: Context, network: Network) -> tuple[int, int]:
@@ -133,9 +139,10 @@ async def peer(context: Context, store: BagStore, network: Network) -> AsyncIter
     with _claimed(store) as ours:
         child = None
         if ours:
+            config = network_file(context, network.global_config)
             words = [sys.executable, "-m", "tonfs.network.peer_process", "--socket", str(store.socket)]
-            words += ["--key-file", str(store.root / "keys" / "peer.key"), "--listen", network.listen]
-            words += ["--global-config", str(network_file(context, network.global_config))]
+            words += ["--key-file", str(store.root / "keys" / "peer.key"), "--listen", listen_address(network, config)]
+            words += ["--global-config", str(config)]
             words += ["--announce-ip", network.external_ip] if network.external_ip else []
             words += ["--upload-limit", str(limits[0]), "--upload-limit-per-peer", str(limits[1])]
             words += ["--verbose"] if context.verbose else []

@@ -78,6 +78,11 @@ def reach_of(listen: str, announce: str = "", hosts: Iterable[str] = ()) -> Reac
     return Reach(loopback or ipaddress.IPv4Address(listen).is_loopback, private, named)
 
 
+def default_listen(hosts: Iterable[str]) -> str:
+    """IPv4 address to listen on when the user named none: this machine only, unless the global config names others."""
+    return "127.0.0.1" if all(ipaddress.IPv4Address(host).is_loopback for host in hosts) else "0.0.0.0"
+
+
 @dataclass(frozen=True)
 class AddressList:
     """`addresses`: the usable UDP ones, in order. `version` and `reinit_date`: unix time of the owner's start."""
