@@ -86,11 +86,11 @@ def scan(path: Path, order: Order = "walk") -> ScannedTree:
         return ScannedTree(root, b"", files)
     if not root.is_dir() or root.is_symlink():
         raise Refused(f"{root} is neither a file nor a folder.", hint="Name the folder itself, not a link to it.")
-    place = os.fsencode(root)
+    place, dir_name = os.fsencode(root), _dir_name(root, order)
     files = _walk(place) if order == "walk" else _sorted(place)
     if not files.names:
         raise Refused(f"There are no files in {root}.", hint="A bag holds at least one file; empty folders vanish.")
-    return ScannedTree(root, _dir_name(root, order), files)
+    return ScannedTree(root, dir_name, files)
 
 
 def _dir_name(root: Path, order: Order) -> bytes:

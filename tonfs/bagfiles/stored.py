@@ -197,6 +197,12 @@ class StoredBag:
         """One bit a piece, least significant first, as `storage.updateInit` wants it. Empty without info."""
         return b"" if self._have is None else bytes(self._have)
 
+    def here(self) -> Iterator[int]:
+        """Numbers of the pieces that are here; cheap also when millions are claimed and few came."""
+        for at, byte in enumerate(self.have_bitmap()):
+            if byte:
+                yield from (index for index in range(at * 8, at * 8 + 8) if self.have(index))
+
     def missing(self) -> list[int]:
         """Numbers of the pieces that are not here. Empty without info."""
         return [] if self._info is None else [i for i in range(self._info.pieces) if not self.have(i)]
@@ -460,7 +466,7 @@ class StoredBag:
     def verify(self, pieces: Iterable[int] | None = None) -> list[int]:
         """Read every piece (or these) that should be here; returns the bad ones, which now count as missing."""
         bad = []
-        for index in range(self._info.pieces if self._info is not None else 0) if pieces is None else pieces:
+        for index in self.here() if pieces is None else pieces:
             if self.have(index):
                 try:
                     self.read_piece(index)

@@ -47,6 +47,19 @@ def progress_bar(context: Context, what: str) -> Iterator[Report]:
         yield lambda done, total: progress.update(task, completed=done, total=total)
 
 
+@contextmanager
+def resumable() -> Iterator[None]:
+    """Ctrl-C in this block ends the command with the word that it can be run again. Raises click.Abort."""
+    interrupted = False
+    try:
+        yield
+    except* KeyboardInterrupt:
+        interrupted = True
+    if interrupted:
+        click.echo("Interrupted. Run the same command again to go on.", err=True)
+        raise click.Abort
+
+
 def describe(info: TorrentInfo, header: BagHeader | None) -> dict[str, Any]:
     value: dict[str, Any] = {
         "bag_id": info.bag_id.hex(),

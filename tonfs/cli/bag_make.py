@@ -13,7 +13,7 @@ from ..bagfiles import StoredBag, create_bag
 from ..bagfiles.store import BagStore
 from ..errors import Damaged, NotFound, UsageError
 from ..ids import bag_id
-from .bag_common import describe, progress_bar, show, store_option
+from .bag_common import describe, progress_bar, resumable, show, store_option
 from .common import Context, display_name, emit, json_option, parse_size, pass_context, show_size
 
 
@@ -47,11 +47,11 @@ def create(
     store: BagStore,
     as_json: bool,
 ) -> None:
-    with progress_bar(context, "hashing") as report:
+    with resumable(), progress_bar(context, "hashing") as report:
         created = create_bag(
             path,
             description=os.fsencode(description),
-            piece_size=parse_size(piece_size) if piece_size else 0,
+            piece_size=_piece_size(piece_size),
             order="sorted" if order == "sorted" else "walk",
             progress=report,
             raw=raw,
@@ -64,6 +64,14 @@ def create(
         emit("bag-create", value)
     else:
         show(value)
+
+
+def _piece_size(text: str | None) -> int:
+    """Bytes; 0: the default. Raises UsageError."""
+    size = 0 if text is None else parse_size(text)
+    if text is not None and not size:
+        raise UsageError("A piece size of 0 is not allowed.", hint="Leave --piece-size out for the default.")
+    return size
 
 
 @click.command(
@@ -91,6 +99,8 @@ def _describe_stored(bag: StoredBag) -> dict[str, Any]:
     value = {**describe(bag.info, bag.header), "have": bag.have_count, "complete": bag.complete}
     if bag.header is not None:
         value["path"] = str(bag.data_root / display_name(bag.header.dir_name))
+    if bag.broken:
+        value["problem"] = bag.broken
     return value
 
 
@@ -120,7 +130,7 @@ def verify(
             raise UsageError("--description and --piece-size go with --bag-id.")
         value = _verify_directory(context, path if path.is_dir() else store.locate(bag))
     else:
-        value = _verify_tree(context, path, expected, description, parse_size(piece_size) if piece_size else 0)
+        value = _verify_tree(context, path, expected, description, _piece_size(piece_size))
     if as_json:
         emit("bag-verify", value)
     elif value["ok"]:
@@ -136,23 +146,26 @@ def _verify_directory(context: Context, path: Path) -> dict[str, Any]:
         raise NotFound(f"Of bag {bag.bag_id.hex()} nothing is known yet but its id.")
     bad: list[int] = []
     with progress_bar(context, "checking") as report:
-        for index in range(known.pieces):
-            if bag.have(index):
-                try:
-                    bag.read_piece(index)
-                except Damaged:
-                    bad.append(index)
+        for index in bag.here():
+            try:
+                bag.read_piece(index)
+            except Damaged:
+                bad.append(index)
             report(min((index + 1) * known.piece_size, known.file_size), known.file_size)
-    missing = len(bag.missing()) - len(bad)
-    detail = f"Bag {bag.bag_id.hex()}: {len(bad)} damaged and {missing} missing of {known.pieces} pieces."
+    missing = known.pieces - bag.have_count - len(bad)
+    detail = ""
+    if bad or missing:
+        detail = f"Bag {bag.bag_id.hex()}: {len(bad)} damaged and {missing} missing of {known.pieces} pieces."
+    elif bag.header is None:
+        detail = f"Bag {bag.bag_id.hex()} can never be unpacked: {bag.broken or 'its header is not readable'}"
     return {
         "bag_id": bag.bag_id.hex(),
         "pieces": known.pieces,
         "size": known.file_size,
         "bad": bad,
         "missing": missing,
-        "ok": not bad and not missing,
-        "detail": detail if bad or missing else "",
+        "ok": not detail,
+        "detail": detail,
     }
 
 

@@ -17,7 +17,7 @@ from ..bagfiles.store import BagStore
 from ..config import CONFIG_NAME, PeerSettings
 from ..control import call_sync
 from ..control.process import Child
-from ..errors import NotRunning, TonfsError, UsageError
+from ..errors import BadData, NotRunning, TonfsError, UsageError
 from ..network.address import default_listen
 from ..network.global_config import load_global_config
 from ..network.peer_client import PeerClient
@@ -96,6 +96,15 @@ def listen_address(network: Network, config: Path) -> str:
     return network.listen or f"{default_listen(load_global_config(config).hosts)}:0"
 
 
+def _readable(path: Path) -> Path:
+    """A global config that the peer process can use. Raises NotFound, UsageError."""
+    try:
+        load_global_config(path)
+    except BadData as exc:
+        raise UsageError(exc.message) from None
+    return path
+
+
 def upload_limits(context: Context, network: Network) -> tuple[int, int]:
     """(to all together, to one peer), bytes per second; 0: none. Raises UsageError."""
     settings = context.settings().peer if (context.volume / CONFIG_NAME).exists() else PeerSettings()
@@ -139,7 +148,7 @@ async def peer(context: Context, store: BagStore, network: Network) -> AsyncIter
     with _claimed(store) as ours:
         child = None
         if ours:
-            config = network_file(context, network.global_config)
+            config = _readable(network_file(context, network.global_config))
             words = [sys.executable, "-m", "tonfs.network.peer_process", "--socket", str(store.socket)]
             words += ["--key-file", str(store.root / "keys" / "peer.key"), "--listen", listen_address(network, config)]
             words += ["--global-config", str(config)]

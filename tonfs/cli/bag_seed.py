@@ -38,11 +38,21 @@ def seed(
     network: Network,
     as_json: bool,
 ) -> None:
-    directories = [store.locate(word) for word in bags] or [store.directory(bag) for bag in store.ids()]
-    wanted = dict(_seedable(directory) for directory in directories)
-    if not wanted:
-        raise NotFound(f"There are no bags in {store.root}.", hint="'tonfs bag create' makes one.")
+    wanted = dict(_seedable(store.locate(word)) for word in bags) if bags else _all_seedable(store)
     trio.run(_seed, context, store, network, wanted, as_json)
+
+
+def _all_seedable(store: BagStore) -> dict[BagId, Path]:
+    """Those in the store that can be served; one that cannot is told. Raises NotFound when none is left."""
+    found: dict[BagId, Path] = {}
+    for bag in store.ids():
+        try:
+            found.update([_seedable(store.directory(bag))])
+        except TonfsError as exc:
+            click.echo(f"tonfs: bag {bag.hex()} is left out: {exc.message}", err=True)
+    if not found:
+        raise NotFound(f"There are no bags to serve in {store.root}.", hint="'tonfs bag create' makes one.")
+    return found
 
 
 def _seedable(directory: Path) -> tuple[BagId, Path]:

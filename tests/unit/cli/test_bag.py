@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
 
+from tonfs.bag import BagHeader, PieceTree
 from tonfs.bagfiles import StoredBag, create_bag
+from tonfs.bagfiles.create import describe
+from tonfs.bagfiles.store import BagStore
+from tonfs.cli.bag_seed import _all_seedable
 from tonfs.cli.main import run
+from tonfs.errors import BadBag, NotFound
+from tonfs.ids import BagId
 
 VECTOR_A = "d191c07445c59f22b1525008897f07398f341f3a7cf70ad3e2fd9ba4c8998571"
 
@@ -90,3 +98,76 @@ def test_names_cannot_play_tricks_on_the_terminal(tmp_path: Path, capsys: pytest
     StoredBag.create(tmp_path / "bag", create_bag(tmp_path / "dir")).close()
     assert run(["bag", "info", str(tmp_path / "bag")]) == 0
     assert "\x1b" not in capsys.readouterr().out
+
+
+def hostile(tmp_path: Path) -> BagId:
+    """A bag in the store whose header leads out of its folder; every piece is here."""
+    header = BagHeader(b"", (b"../a",), (4,))
+    data = header.to_bytes() + b"data"
+    info = describe(header, [sha256(data).digest()], 1 << 17)
+    bag = BagStore(tmp_path / "store").prepare(info.bag_id, None)
+    bag.set_info(info.to_boc())
+    with pytest.raises(BadBag):
+        bag.write_piece(0, data, PieceTree([sha256(data).digest()]).proof(0))
+    bag.close()
+    return info.bag_id
+
+
+def test_a_bag_that_can_never_be_unpacked_is_not_well(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    bag = hostile(tmp_path)
+    assert run(["bag", "verify", bag.hex()]) == 6
+    assert "never" in capsys.readouterr().err
+    assert run(["bag", "info", bag.hex(), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["problem"]
+
+
+def test_verify_counts_what_is_claimed_without_walking_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pieces = 3_000_000
+    header = BagHeader(b"", (b"a",), (pieces * 4096 - 100,))
+    info = describe(header, [bytes(32)], 4096)
+    info = replace(info, file_size=pieces * 4096)
+    stored = BagStore(tmp_path / "store").prepare(info.bag_id, None)
+    stored.set_info(info.to_boc())
+    assert list(stored.here()) == []
+    stored.close()
+    assert run(["bag", "verify", info.bag_id.hex(), "--json"]) == 6
+    assert json.loads(capsys.readouterr().out)["missing"] == pieces
+
+
+def test_a_piece_size_of_zero_is_refused(single: Path) -> None:
+    assert run(["bag", "create", str(single), "--piece-size", "0"]) == 2
+
+
+def test_an_interrupted_create_says_how_to_go_on(
+    single: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("tonfs.cli.bag_make.create_bag", interrupted)
+    assert run(["bag", "create", str(single)]) == 130
+    assert "same command" in capsys.readouterr().err
+
+
+def test_seed_refuses_a_bad_network_file_before_anything_starts(
+    single: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["bag", "create", str(single)]) == 0
+    (tmp_path / "bad.json").write_text("no json")
+    assert run(["bag", "seed", "--global-config", str(tmp_path / "bad.json")]) == 2
+    assert run(["bag", "seed", "--global-config", str(tmp_path / "none.json")]) == 3
+    assert not (tmp_path / "store" / "log").exists()
+
+
+def test_one_bad_bag_does_not_keep_the_others_from_being_seeded(
+    single: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = BagStore(tmp_path / "store")
+    good, bad = store.keep(create_bag(single)), store.keep(create_bag(single, description=b"other"))
+    (bad / "header.bin").write_bytes(b"cut")
+    store.prepare(BagId(bytes(32)), None).close()
+    assert list(_all_seedable(store).values()) == [good]
+    assert bad.name in capsys.readouterr().err
+    (good / "header.bin").write_bytes(b"cut")
+    with pytest.raises(NotFound):
+        _all_seedable(store)
