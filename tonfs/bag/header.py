@@ -79,6 +79,11 @@ class BagHeader:
         """What stands before each name in a path: empty, or `dir_name` with a `/` behind it."""
         return self.dir_name if not self.dir_name or self.dir_name.endswith(b"/") else self.dir_name + b"/"
 
+    @property
+    def top(self) -> bytes:
+        """What the bag is below its root: its folder, or its single file."""
+        return self.folder or self.names[0]
+
     @cached_property
     def size(self) -> int:
         return _FIXED.size + len(self.dir_name) + 16 * len(self.names) + sum(map(len, self.names))

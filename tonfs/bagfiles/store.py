@@ -143,7 +143,7 @@ def summary(directory: Path) -> dict[str, object]:
         "have": stored.have_count,
         "complete": stored.complete,
         "own_files": stored.foreign,
-        "path": str(stored.data_root / os.fsdecode(header.folder or header.names[0])) if header else "",
+        "path": str(stored.data_root / os.fsdecode(header.top)) if header else "",
         "files_count": 0 if header is None else len(header.names),
         "problem": stored.broken,
     }

@@ -165,7 +165,7 @@ def _result(wish: _Wish, into: Path) -> dict[str, Any]:
         if wish.files:
             paths = [_take_out(stored, header, name, into.absolute()) for name in wish.files]
         else:
-            paths = [stored.data_root / os.fsdecode(header.folder or header.names[0])]
+            paths = [stored.data_root / os.fsdecode(header.top)]
         sizes = [entry.size for name in wish.files if (entry := header.file(name)) is not None]
         return {
             "bag_id": info.bag_id.hex(),

@@ -98,7 +98,7 @@ def _describe_stored(bag: StoredBag) -> dict[str, Any]:
         raise NotFound(f"Of bag {bag.bag_id.hex()} nothing is known yet but its id.")
     value = {**describe(bag.info, bag.header), "have": bag.have_count, "complete": bag.complete}
     if bag.header is not None:
-        value["path"] = str(bag.data_root / display_name(bag.header.dir_name))
+        value["path"] = str(bag.data_root / display_name(bag.header.top))
     if bag.broken:
         value["problem"] = bag.broken
     return value

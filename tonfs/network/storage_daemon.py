@@ -184,7 +184,7 @@ def _plan(bag_id: BagId, directory: Path) -> tuple[Path, bytes]:
             why = "has a description that the daemon writes otherwise"
         if why:
             raise Refused(f"Bag {bag_id.hex()} {why}, which storage-daemon does not make.")
-        return stored.data_root / os.fsdecode(header.dir_name or header.names[0]), info.description
+        return stored.data_root / os.fsdecode(header.top), info.description
     finally:
         stored.close()
 

@@ -130,8 +130,8 @@ def _plan(bag_id: BagId, directory: Path) -> tuple[Path, list[str], str]:
             raise NotFound(f"{directory} holds bag {stored.bag_id.hex()}, not {bag_id.hex()}.")
         if info is None or header is None or not stored.complete:
             raise Refused(f"Bag {bag_id.hex()} is not complete; a daemon can only make whole ones.")
-        name = os.fsdecode(header.dir_name or header.names[0])
-        names = [str(stored.data_root / os.fsdecode(header.dir_name + one)) for one in header.names]
+        name = os.fsdecode(header.top)
+        names = [str(stored.data_root / os.fsdecode(header.folder + one)) for one in header.names]
         why = ""
         if info.piece_size != default_piece_size(header.data_size):
             why = "has pieces of another size than the daemon chooses"
@@ -146,7 +146,7 @@ def _plan(bag_id: BagId, directory: Path) -> tuple[Path, list[str], str]:
             "".join(names).encode()
         except UnicodeError:
             raise Refused(f"Bag {bag_id.hex()} has names that JSON cannot carry.") from None
-        return stored.data_root / name, names if header.dir_name else [], text
+        return stored.data_root / name, names if header.folder else [], text
     finally:
         stored.close()
 

@@ -69,6 +69,8 @@ def test_a_folder_name_without_a_slash_is_a_folder_all_the_same(tmp_path: Path) 
     stored.set_info(info.to_boc())
     stored.write_piece(0, pieces[0], tree.proof(0))
     assert (stored.data_root / "photos" / "f").read_bytes() == b"abc"
+    assert stored.header is not None
+    assert (stored.header.top, BagHeader(b"", (b"f",), (3,)).top) == (b"photos/", b"f")
     assert stored.verify() == []
 
 
