@@ -11,16 +11,10 @@ from tonfs.volume import ROOT, Volume
 PIN = b"user.tonfs.policy.pin"
 
 
-@pytest.fixture
-def tree(volume: Volume) -> dict[str, Inode]:
-    """a/ with f and b/, which has g; h beside them; all packed and proven."""
-    out: dict[str, Inode] = {"a": volume.mkdir(ROOT, b"a", 0o755, 0, 0).inode}
-    out["b"] = volume.mkdir(out["a"], b"b", 0o755, 0, 0).inode
-    for name, parent in (("f", out["a"]), ("g", out["b"]), ("h", ROOT)):
-        out[name] = volume.create(parent, name.encode(), 0o644, 0, 0).inode
-        volume.write(out[name], 0, name.encode() * 100)
+@pytest.fixture(autouse=True)
+def packed(volume: Volume, tree: dict[str, Inode]) -> None:
+    """All of it is packed and proven."""
     Packer().pack_all(volume)
-    return out
 
 
 def local(volume: Volume, tree: dict[str, Inode]) -> set[str]:

@@ -17,17 +17,6 @@ REPLICAS = b"user.tonfs.policy.replicas"
 PIN = b"user.tonfs.policy.pin"
 
 
-@pytest.fixture
-def tree(volume: Volume) -> dict[str, Inode]:
-    """a/ with f and b/, which has g; h beside them; all dirty."""
-    out: dict[str, Inode] = {"a": volume.mkdir(ROOT, b"a", 0o755, 0, 0).inode}
-    out["b"] = volume.mkdir(out["a"], b"b", 0o755, 0, 0).inode
-    for name, parent in (("f", out["a"]), ("g", out["b"]), ("h", ROOT)):
-        out[name] = volume.create(parent, name.encode(), 0o644, 0, 0).inode
-        volume.write(out[name], 0, name.encode() * 100)
-    return out
-
-
 @pytest.fixture(autouse=True)
 def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(replicas, "PAUSE", 0.0)
