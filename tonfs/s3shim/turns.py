@@ -31,9 +31,8 @@ class Turns:
             self._worked = None  # without asking for the CPU time, which costs more than many a step of a request
             return
         now = time.thread_time()
-        used = 0.0 if self._worked is None else now - self._worked
         if self._worked is None:
             self._worked = now
-        if used >= GRAIN:
+        elif (used := now - self._worked) >= GRAIN:
             time.sleep(min(used * PAUSE, LONGEST))
             self._worked = time.thread_time()
