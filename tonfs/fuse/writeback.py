@@ -15,6 +15,7 @@ import trio
 
 from ..ids import Inode
 from ..log import get_logger
+from ..volume.content import syncfs
 
 log = get_logger(__name__)
 
@@ -45,9 +46,7 @@ def send_written(point: str) -> None:
     """Have the kernel send all that programs wrote below `point`. Waits; never call it from the event loop."""
     fd = _open_beside(point)
     try:
-        if _libc.syncfs(fd) != 0:
-            number = ctypes.get_errno()
-            raise OSError(number, os.strerror(number))
+        syncfs(fd)
     finally:
         os.close(fd)
 

@@ -28,6 +28,13 @@ _EARLY: Final = 256 << 10
 """Fewer bytes are not worth a call of their own: the sync that follows has them."""
 
 
+def syncfs(fd: int) -> None:
+    """Have the file system of this descriptor write all that waits for it (syncfs(2)). Slow. Raises OSError."""
+    if _libc.syncfs(fd) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+
+
 class ContentStore:
     """Opens content files as needed and keeps the last few hundred descriptors."""
 
@@ -196,9 +203,7 @@ class ContentStore:
         without the lock."""
         fd = os.open(self.root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            if _libc.syncfs(fd) != 0:
-                number = ctypes.get_errno()
-                raise OSError(number, os.strerror(number))
+            syncfs(fd)
         finally:
             os.close(fd)
 
