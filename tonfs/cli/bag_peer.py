@@ -92,17 +92,12 @@ def network_file(context: Context, named: str | None) -> Path:
 
 
 def listen_address(network: Network, config: Path) -> str:
-    """IP:PORT. Raises NotFound and BadData for the global config."""
-    return network.listen or f"{default_listen(load_global_config(config).hosts)}:0"
-
-
-def _readable(path: Path) -> Path:
-    """A global config that the peer process can use. Raises NotFound, UsageError."""
+    """IP:PORT. Raises NotFound and UsageError for a global config that the peer process could not use."""
     try:
-        load_global_config(path)
+        hosts = load_global_config(config).hosts
     except BadData as exc:
         raise UsageError(exc.message) from None
-    return path
+    return network.listen or f"{default_listen(hosts)}:0"
 
 
 def upload_limits(context: Context, network: Network) -> tuple[int, int]:
@@ -148,7 +143,7 @@ async def peer(context: Context, store: BagStore, network: Network) -> AsyncIter
     with _claimed(store) as ours:
         child = None
         if ours:
-            config = _readable(network_file(context, network.global_config))
+            config = network_file(context, network.global_config)
             words = [sys.executable, "-m", "tonfs.network.peer_process", "--socket", str(store.socket)]
             words += ["--key-file", str(store.root / "keys" / "peer.key"), "--listen", listen_address(network, config)]
             words += ["--global-config", str(config)]
