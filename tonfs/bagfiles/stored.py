@@ -30,6 +30,7 @@ from ..bag import BagFile, BagHeader, PieceTree, TorrentInfo, check_piece, proof
 from ..errors import BadBag, BadPiece, Damaged, NotFound, Refused, TonfsError, UsageError
 from ..ids import BagId, bag_id
 from .create import CreatedBag
+from .hashing import Progress
 from .places import (
     disk_error,
     exists_below,
@@ -463,15 +464,18 @@ class StoredBag:
             except OSError as exc:
                 raise disk_error(exc, f"restoring files of bag {self.bag_id.hex()}") from None
 
-    def verify(self, pieces: Iterable[int] | None = None) -> list[int]:
+    def verify(self, pieces: Iterable[int] | None = None, progress: Progress | None = None) -> list[int]:
         """Read every piece (or these) that should be here; returns the bad ones, which now count as missing."""
-        bad = []
+        bad: list[int] = []
+        info = self._info
         for index in self.here() if pieces is None else pieces:
-            if self.have(index):
+            if info is not None and self.have(index):
                 try:
                     self.read_piece(index)
                 except Damaged:
                     bad.append(index)
+                if progress is not None:
+                    progress(min((index + 1) * info.piece_size, info.file_size), info.file_size)
         return bad
 
     def drop_data(self) -> None:

@@ -23,7 +23,7 @@ from ..errors import DhtUnavailable, NotFound, PeerUnreachable, Refused, TimedOu
 from ..ids import BagId, bag_id
 from ..network.api import FetchReport
 from ..network.peer_client import PeerClient
-from .bag_common import printable, progress_bar
+from .bag_common import printable, progress_bar, resumable
 from .bag_peer import Network, peer, peer_options
 from .common import Context, display_name, emit, json_option, parse_duration, pass_context, show_size
 
@@ -80,9 +80,12 @@ def get(
     names = tuple(os.fsencode(name) for name in files)
     wish = _Wish(wanted, store, store.directory(wanted), names, parse_duration(timeout) if timeout else None)
     report = FetchReport(0, 0, 0, 0)
-    if not _complete(wish):
-        with progress_bar(context, "downloading") as show:
-            report = trio.run(_get, context, wish, network, show)
+    with resumable():
+        with progress_bar(context, "checking") as show:
+            complete = _complete(wish, show)
+        if not complete:
+            with progress_bar(context, "downloading") as show:
+                report = trio.run(_get, context, wish, network, show)
     value = {**_result(wish, into or Path()), "bytes": report.bytes, "wrong": report.wrong}
     value["seconds"] = round(time.monotonic() - begun, 3)
     if as_json:
@@ -91,7 +94,7 @@ def get(
         click.echo(f"{printable(value['path'])} ({show_size(value['size'])}, {value['seconds']:.1f} s)")
 
 
-def _complete(wish: _Wish) -> bool:
+def _complete(wish: _Wish, show: Progress) -> bool:
     """Is everything that is wanted here? Reads it: what is gone or damaged counts as missing, and is fetched again."""
     stored = StoredBag.open(wish.directory)
     try:
@@ -99,7 +102,7 @@ def _complete(wish: _Wish) -> bool:
         if stored.header is None:
             return False
         pieces = _pieces(stored, wish.files)
-        stored.verify(pieces)
+        stored.verify(pieces, show)
         return all(stored.have(piece) for piece in pieces)
     finally:
         stored.close()

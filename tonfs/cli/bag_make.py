@@ -144,14 +144,8 @@ def _verify_directory(context: Context, path: Path) -> dict[str, Any]:
     known = bag.info
     if known is None:
         raise NotFound(f"Of bag {bag.bag_id.hex()} nothing is known yet but its id.")
-    bad: list[int] = []
     with progress_bar(context, "checking") as report:
-        for index in bag.here():
-            try:
-                bag.read_piece(index)
-            except Damaged:
-                bad.append(index)
-            report(min((index + 1) * known.piece_size, known.file_size), known.file_size)
+        bad = bag.verify(progress=report)
     missing = known.pieces - bag.have_count - len(bad)
     detail = ""
     if bad or missing:

@@ -31,6 +31,17 @@ def bag(tmp_path: Path) -> str:
     return seed.bag_id.hex()
 
 
+def test_ctrl_c_says_how_to_go_on(
+    tmp_path: Path, bag: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def pressed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(StoredBag, "read_piece", pressed)
+    assert get(tmp_path, bag) == 130
+    assert "same command" in capsys.readouterr().err
+
+
 def get(tmp_path: Path, bag: str, *words: str) -> int:
     return run(["bag", "get", bag, "--store", str(tmp_path / "store"), *words])
 
