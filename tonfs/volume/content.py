@@ -7,7 +7,6 @@ Calls are made under the volume's lock, except those that say otherwise. Errors 
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import errno
 import os
@@ -19,6 +18,8 @@ from typing import Final
 from ..ids import Inode
 
 MAX_OPEN: Final = 1024
+TOP: Final = -1
+"""Stands for the directory of the shards among them."""
 _KEEP_SIZE_PUNCH_HOLE: Final = 0x01 | 0x02
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.fallocate.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64]
@@ -42,7 +43,9 @@ class ContentStore:
         self.root = root
         self._open: OrderedDict[Inode, int] = OrderedDict()
         self.new_shards: dict[int, int] = {}
-        """Directories that got new files since they were last fsynced -> how many files were made before."""
+        """Directories that got new names since they were last fsynced -> how many files were made before."""
+        self.removed: dict[int, set[Inode]] = {}
+        """Directories that lost files since they were last fsynced -> which."""
         self._made = 0
         root.mkdir(mode=0o700, exist_ok=True)
 
@@ -67,6 +70,7 @@ class ContentStore:
             if not create:
                 raise
             path.parent.mkdir(mode=0o700, exist_ok=True)
+            self.new_shards[TOP] = self._made + 1
             fd = os.open(path, flags, 0o600)
         if create:
             self._made += 1
@@ -178,7 +182,7 @@ class ContentStore:
         return [int(path.name, 16) for shard in self.root.iterdir() for path in shard.iterdir()]
 
     def shard(self, number: int) -> Path:
-        return self.root / f"{number:02x}"
+        return self.root if number == TOP else self.root / f"{number:02x}"
 
     def shards_synced(self, done: Mapping[int, int]) -> None:
         """These (a copy of `new_shards`) were fsynced; those that got files since are not done."""
@@ -192,11 +196,19 @@ class ContentStore:
         if fd is not None:
             os.close(fd)
 
-    def remove(self, inode: Inode) -> None:
-        """Delete the content file if there is one."""
+    def remove(self, inode: Inode) -> bool:
+        """Delete the content file; False when there is none."""
         self.forget(inode)
-        with contextlib.suppress(FileNotFoundError):
+        try:
             os.unlink(self.path(inode))
+        except FileNotFoundError:
+            return False
+        self.note_removed(inode)
+        return True
+
+    def note_removed(self, inode: Inode) -> None:
+        """It was deleted, and may come back when the power fails."""
+        self.removed.setdefault(inode & 0xFF, set()).add(inode)
 
     def sync_everything(self) -> None:
         """Whatever waits to be written on this file system, names and bytes of content files among it. Slow; callable

@@ -156,7 +156,7 @@ class Core:
         self._listeners: list[Callable[[Change], None]] = []
         self._gen = self._committed = self._durable = 0
         self._wal_lock = threading.Lock()
-        self._last_wal_sync = time.monotonic()
+        self._last_wal_sync = self._last_undoom = time.monotonic()
         self._closed = self._savepoint = False
         self._names_kept = self._data_kept = self._data_waiting = 0
         self._wal_path = path.with_name(path.name + "-wal")
@@ -456,14 +456,24 @@ class Core:
                 os.unlink(self.content.path(blob))
         with self.lock:
             for blob in ready:
-                if blob in self._pending.doomed:
-                    self._pending.doomed.discard(blob)
-                else:
-                    self._pending.undoomed.add(blob)
-                    self._gen += 1
+                self.content.note_removed(blob)
             for node in trims:
                 if self._trimming.pop(node.inode, None) is not None:
                     self._trim(node)
+
+    def _undoom(self) -> None:
+        """The index forgets deleted content files when their directories say so on the disk: before, a loss of power
+        would bring them back as files that belong to nobody."""
+        while self.content.removed:
+            with self.lock:
+                shard, blobs = self.content.removed.popitem()
+            with contextlib.suppress(FileNotFoundError):
+                sync_directory(self.content.shard(shard))
+            with self.lock:
+                self._pending.undoomed.update(blobs - self._pending.doomed)
+                self._pending.doomed.difference_update(blobs)
+                self._gen += 1
+        self._last_undoom = time.monotonic()
 
     def _trim(self, node: Node) -> None:
         """Cut what content files have behind the file's end; the index knows the shorter file durably."""

@@ -30,6 +30,8 @@ MAX_NEW: Final = 600
 WAL_CHECKPOINT: Final = 8 << 20
 WAL_LIMIT: Final = 64 << 20
 WAL_SYNC_INTERVAL: Final = 0.5
+UNDOOM_INTERVAL: Final = 10.0
+"""Seconds; an fsync of each directory that lost files since. Nobody waits for it."""
 
 
 class Inodes(Core):
@@ -214,7 +216,8 @@ class Inodes(Core):
     @property
     def pending(self) -> bool:
         """Something waits for `background`."""
-        return self._gen != self._durable or bool(self._dooming or self._trimming) or self._kept_too_much()
+        waits = self._dooming or self._trimming or self.content.removed
+        return self._gen != self._durable or bool(waits) or self._kept_too_much()
 
     def background(self) -> None:
         """Commit what is pending; now and then make it durable, delete doomed files, keep the WAL small. Slow.
@@ -235,6 +238,8 @@ class Inodes(Core):
             if self._committed > self._durable and time.monotonic() - self._last_wal_sync > WAL_SYNC_INTERVAL:
                 self._sync_wal(self._committed)
             self._reap()
+            if self.content.removed and time.monotonic() - self._last_undoom > UNDOOM_INTERVAL:
+                self._undoom()
             with self.lock:
                 self._shrink_cache()
             size = os.fstat(self._wal).st_size
@@ -269,6 +274,7 @@ class Inodes(Core):
             self.commit()
             try:
                 self._trust_all()
+                self._undoom()
                 with self.lock:
                     self._pending.meta["clean"] = "1"
                     self._gen += 1

@@ -67,9 +67,11 @@ def _finish_doomed(volume: Names) -> None:
         "AND number IN (SELECT inode FROM doomed) "
         "UNION SELECT blob FROM segment WHERE blob IN (SELECT inode FROM doomed)"
     )
-    for number in doomed - {number for (number,) in used}:
+    kept = {number for (number,) in used}
+    for number in doomed - kept:
         volume.content.remove(Inode(number))
-    volume._pending.undoomed |= doomed
+        volume.content.note_removed(Inode(number))  # perhaps by the process before
+    volume._pending.undoomed |= kept
 
 
 def _remove_strays(volume: Names) -> None:
@@ -80,5 +82,6 @@ def _remove_strays(volume: Names) -> None:
     else:  # there may be a million files, but few numbers that were not committed
         numbers = [n for n in range(volume._next_inode, volume._inode_ceiling) if n & 0xFF in shards]
     for number in numbers:
-        volume.content.remove(Inode(number))
+        if volume.content.remove(Inode(number)):
+            volume._pending.doomed.add(number)
     volume._next_inode = volume._inode_ceiling

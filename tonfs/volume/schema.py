@@ -124,7 +124,7 @@ CREATE TABLE record (
     headers TEXT NOT NULL        -- JSON object
 );
 
--- Content files of removed inodes, to be deleted once the removal is on the disk.
+-- Content files of removed inodes, to be deleted once the removal is on the disk; kept until the deletion is, too.
 CREATE TABLE doomed (
     inode INTEGER PRIMARY KEY
 );

@@ -3,7 +3,7 @@
 A workload runs once under a preloaded recorder (`power/recorder.c`) that writes down every call that changes a file, of
 SQLite and of content files alike. The log is cut at many points; for each the disk is rebuilt as it may look then, and
 the volume is opened. Blocks written since a file's last fsync are there or not, each on its own; a name made or
-removed since the directory's last fsync, too (names of one directory in their order).
+removed since the directory's last fsync, too (names of one directory in their order), of directories as of files.
 """
 
 from __future__ import annotations
@@ -99,15 +99,15 @@ class Disk:
     def __init__(self, image: Path) -> None:
         self.files: dict[str, File] = {}
         self.names: dict[str, dict[str, File]] = {}
-        """Directory -> what its last fsync made durable."""
+        """Directory -> what its last fsync made durable. A directory among them is a file without content."""
         self.changes: dict[str, list[tuple[str, File | None]]] = {}
         self.folders = {image.name}
         for path in sorted(image.rglob("*")):
             name = str(path.relative_to(image.parent))
             if path.is_dir():
                 self.folders.add(name)
-            elif path.name not in ("index.db-shm", "ballast"):
-                file = self.files[name] = File(bytearray(path.read_bytes()))
+            if path.is_dir() or path.name not in ("index.db-shm", "ballast"):
+                file = self.files[name] = File(bytearray(b"" if path.is_dir() else path.read_bytes()))
                 self.names.setdefault(os.path.dirname(name), {})[os.path.basename(name)] = file
 
     def _change(self, path: str, file: File | None) -> None:
@@ -118,7 +118,7 @@ class Disk:
             return
         if op.kind == "m":
             self.folders.add(op.path)
-        elif op.kind == "c":
+        if op.kind in "mc":
             self.files[op.path] = File()
             self._change(op.path, self.files[op.path])
         elif op.kind == "u":
@@ -142,14 +142,20 @@ class Disk:
 
     def build(self, target: Path, keep: random.Random | None) -> None:
         shutil.rmtree(target, ignore_errors=True)
+        target.mkdir(exist_ok=True)
+        (target / min(self.folders)).mkdir()
         for folder in sorted(self.folders):
-            (target / folder).mkdir(parents=True, exist_ok=True)
+            if not (target / folder).exists():
+                continue
             names = dict(self.names.get(folder, {}))
             changes = self.changes.get(folder, [])
             for name, file in changes[: keep.randint(0, len(changes))] if keep is not None else ():
                 apply_name(names, name, file)
             for name, file in names.items():
-                (target / folder / name).write_bytes(file.state(keep))
+                if f"{folder}/{name}" in self.folders:
+                    (target / folder / name).mkdir()
+                else:
+                    (target / folder / name).write_bytes(file.state(keep))
 
 
 def apply_name(names: dict[str, File], name: str, file: File | None) -> None:
@@ -225,6 +231,9 @@ def verify(directory: Path, packer: Packer, allowed: dict[str, list[str]], when:
         assert after == found, f"{when}: eviction changed bytes"
     finally:
         volume.abandon()
+    with contextlib.closing(schema.connect(directory / schema.INDEX_NAME)) as db:
+        bad = [finding.text for finding in check_content(db, directory, lambda *_: None) if not finding.harmless]
+    assert not bad, f"{when}: what is no damage is called so: {bad}"
 
 
 @pytest.mark.allow_logs  # files are cut

@@ -267,6 +267,54 @@ def test_orphans_go_when_the_volume_is_opened(volume: Volume, tmp_path: Path) ->
     copy.close()
 
 
+def after_a_loss_of_power(volume: Volume, target: Path, inode: Inode) -> Path:
+    """As if the directory of the content file had been written before the file was removed from it."""
+    copy = crash_copy(volume.directory, target)
+    path = copy / "content" / volume.content.path(inode).relative_to(volume.content.root)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    assert not path.exists()
+    path.write_bytes(b"x" * 50_000)
+    return copy
+
+
+@pytest.mark.parametrize("committed", [True, False])
+def test_a_removed_file_that_comes_back_when_the_power_fails_goes_again(
+    volume: Volume, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, committed: bool
+) -> None:
+    inode = new(volume, b"f").inode
+    volume.write(inode, 0, b"x" * 50_000)
+    if committed:
+        volume.commit()
+    volume.unlink(ROOT, b"f")
+    volume.commit()
+    volume.background()
+    lost = after_a_loss_of_power(volume, tmp_path / "lost", inode)
+    assert findings(lost) == {"content-left": True}
+    again = Volume(lost)
+    assert not again.content.path(inode).exists()
+    twice = after_a_loss_of_power(again, tmp_path / "twice", inode)
+    again.close()
+    assert findings(lost) == findings(volume.directory) == {}
+    assert findings(twice) == {"content-left": True}
+    synced: list[Path] = []
+    monkeypatch.setattr("tonfs.volume.core.sync_directory", synced.append)
+    monkeypatch.setattr("tonfs.volume.inodes.UNDOOM_INTERVAL", 0.0)
+    volume.background()
+    assert synced == [volume.content.path(inode).parent]
+    volume.background()
+    assert volume.reader.execute("SELECT count(*) FROM doomed").fetchone() == (0,)
+    assert len(synced) == 1
+
+
+def test_what_a_crash_undid_and_the_power_brings_back_goes_again(volume: Volume, tmp_path: Path) -> None:
+    inode = new(volume, b"f").inode
+    volume.write(inode, 0, b"x" * 50_000)
+    copy = Volume(crash_copy(volume.directory, tmp_path / "copy"))
+    lost = after_a_loss_of_power(copy, tmp_path / "lost", inode)
+    copy.close()
+    assert findings(lost) == {"content-left": True}
+
+
 def test_holds_are_forgotten_and_contents_stay(volume: Volume) -> None:
     inode = new(volume, b"f").inode
     volume.write(inode, 0, b"abc")

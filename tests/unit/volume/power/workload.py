@@ -124,6 +124,13 @@ def removal_and_times(work: Work) -> None:
     work.volume.sync(kept)
     work._now["@kept"] = {digest(b"", 7_000_000_007)}
     work.must("gone", None)
+    for number in range(8):
+        work.new(f"short{number}", BIG, sync=False)  # the index never hears of it
+        work.volume.unlink(ROOT, f"short{number}".encode())
+    for _ in range(3):  # removed, forgotten, and that on the disk
+        work.volume.background()
+    for number in range(8):
+        work.must(f"short{number}", None)
 
 
 def fill(volume: Volume, staged: Inode, content: bytes) -> None:
@@ -199,7 +206,7 @@ STEPS = (
 
 def main() -> None:
     directory, claims, packs = (Path(word) for word in sys.argv[1:])
-    engine.WAL_CHECKPOINT, engine.WAL_SYNC_INTERVAL = 300_000, 0.0  # type: ignore[misc]
+    engine.WAL_CHECKPOINT, engine.WAL_SYNC_INTERVAL, engine.UNDOOM_INTERVAL = 300_000, 0.0, 0.0  # type: ignore[misc]
     work = Work(Volume(directory), claims, packs)
     for step in STEPS:
         step(work)
