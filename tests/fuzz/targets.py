@@ -10,18 +10,22 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from hashlib import sha256
 
+import trio
+
 from tonfs.bag import BagHeader, PieceTree, TorrentInfo, verify_proof
 from tonfs.bag.boc import Cell, parse_boc, to_boc
 from tonfs.bagfiles.pack import PackEntry, PackManifest, PackRange
 from tonfs.chain.cells import cells_from_boc
 from tonfs.control import wire as control_wire
-from tonfs.errors import BadData, UsageError
+from tonfs.errors import BadData, NotRunning, Refused, UsageError
 from tonfs.ids import BagId, Inode, NanoTon, ProviderKey
 from tonfs.network import adnl_packet, dht_types, dht_wire, overlay, provider_tl, rldp2, storage_tl, tl
 from tonfs.network.address import AddressList
 from tonfs.network.api import Rates, StorageStatus
 from tonfs.network.global_config import parse_global_config
 from tonfs.network.keys import KeyPair
+
+from . import channel, daemons
 
 NOW = 1_700_000_000
 KEY = KeyPair.from_seed(bytes(range(32)))
@@ -195,4 +199,25 @@ TARGETS: dict[str, Target] = {
     ),
     "pack-manifest": Target(PackManifest.parse, (_MANIFEST.to_bytes(),)),
     "control": Target(control_wire.decode, (b'{"id": 1, "method": "status", "params": {}}',)),
+    "tonutils-http": Target(
+        daemons.http_answer,
+        (
+            b'HTTP/1.1 200 OK\r\nContent-Length: 34\r\n\r\n{"bags": [{"bag_id": "00112233"}]}',
+            b'HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n{"a":\r\n3\r\n 1}\r\n0\r\n\r\n',
+        ),
+        (BadData, NotRunning, Refused, UsageError),
+    ),
+    "tonutils-json": Target(
+        daemons.json_answer,
+        (b'\0{"bag_id": "00112233", "bags": [{"bag_id": "00112233"}]}', b'\0{"bag_id": "00", "bags": null}'),
+        (BadData, Refused, UsageError),
+    ),
+    "storage-daemon": Target(
+        daemons.control_port,
+        tuple(daemons.conversation(daemons.torrent(flags)) for flags in (0, 3)),
+        (BadData, Refused, trio.BrokenResourceError),
+    ),
+    "adnl-tcp": Target(daemons.tcp_frames, tuple(daemons.frame(payload) for payload in (b"", b"payload" * 40))),
+    "lanes": Target(channel.lanes, channel.LANE_SEEDS),
+    "adnl-peer": Target(channel.peer, channel.PEER_SEEDS),
 }

@@ -24,7 +24,6 @@ MAX_STORAGE: Final = 64 << 10
 MAX_ADNL_PROOF: Final = 8196
 MAX_COINS: Final = 15
 """Bytes of an amount: VarUInteger 16 holds no more."""
-MAX_TEXT: Final = 1024
 
 RESOLVING: Final = "resolving"
 DOWNLOADING: Final = "downloading"
@@ -122,11 +121,6 @@ def parse_rates(data: bytes) -> Rates:
     return rates
 
 
-def _text(data: bytes) -> str:
-    """Foreign text for people and logs: bad UTF-8 replaced, control characters gone."""
-    return "".join(c if c.isprintable() else " " for c in data.decode("utf-8", "replace"))
-
-
 def pack_storage(status: StorageStatus) -> bytes:
     writer = tl.Writer(tl.PROVIDER_STORAGE_RESPONSE).bytes_(status.status.encode()).bytes_(status.reason.encode())
     return writer.u64(status.downloaded).bytes_(status.proof).done()
@@ -137,8 +131,8 @@ def parse_storage(data: bytes) -> StorageStatus:
     reader = tl.Reader(data)
     reader.expect(tl.PROVIDER_STORAGE_RESPONSE)
     status = StorageStatus(
-        status=_text(reader.bytes_(MAX_TEXT)),
-        reason=_text(reader.bytes_(MAX_TEXT)),
+        status=tl.readable(reader.bytes_(tl.MAX_TEXT)),
+        reason=tl.readable(reader.bytes_(tl.MAX_TEXT)),
         downloaded=reader.u64(),
         proof=reader.bytes_(MAX_STORAGE),
     )

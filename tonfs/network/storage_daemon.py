@@ -70,6 +70,13 @@ def parse_torrent(data: bytes) -> Torrent:
     return Torrent(bag, active_upload=reader.bool_(), completed=reader.bool_())
 
 
+def no_error(answer: bytes) -> bytes:
+    """An answer that is not the daemon's complaint. Raises Refused with its words, BadPacket."""
+    if tl.constructor_id(answer) == QUERY_ERROR:
+        raise Refused(f"storage-daemon says: {tl.readable(tl.Reader(answer, 4).bytes_())}")
+    return answer
+
+
 class StorageDaemon:
     """`Seeder` (see network/api.py). Raises besides: NotRunning, Refused, BadPacket."""
 
@@ -116,19 +123,16 @@ class StorageDaemon:
         try:
             with trio.fail_after(timeout):
                 async with await trio.open_tcp_stream(host, port) as stream:
-                    answer = await _Talk(stream, self._server_key).run(self._client_key, request)
+                    answer = await Talk(stream, self._server_key).run(self._client_key, request)
         except (OSError, trio.BrokenResourceError, trio.ClosedResourceError, trio.TooSlowError):
             raise NotRunning(
                 f"storage-daemon does not answer at {host}:{port}.",
                 hint="Start it with '-p PORT', or unset peer.seeder in config.toml.",
             ) from None
-        if tl.constructor_id(answer) == QUERY_ERROR:
-            reader = tl.Reader(answer, 4)
-            raise Refused(f"storage-daemon says: {reader.bytes_().decode('utf-8', 'replace')}")
-        return answer
+        return no_error(answer)
 
 
-class _Talk:
+class Talk:
     """One connection."""
 
     def __init__(self, stream: trio.abc.Stream, server_key: bytes) -> None:

@@ -20,6 +20,9 @@ _I64 = struct.Struct("<q")
 MAX_BYTES: Final = 1 << 25
 """Longest TL byte string we ever accept (the largest answer anybody asks for, reference 3.2)."""
 
+MAX_TEXT: Final = 1024
+"""Bytes of a text of others that are shown."""
+
 BOOL_TRUE: Final = 0x997275B5
 BOOL_FALSE: Final = 0xBC799737
 
@@ -111,6 +114,11 @@ PROVIDER_DHT_RECORD: Final = 0x212CEF61
 def constructor_id(data: bytes | memoryview) -> int:
     """The number of a boxed object's constructor, or -1 when there are fewer than four bytes."""
     return int(_U32.unpack_from(data)[0]) if len(data) >= 4 else -1
+
+
+def readable(data: bytes) -> str:
+    """Foreign text for people and logs: bad UTF-8 replaced, control characters gone, at most `MAX_TEXT` bytes of it."""
+    return "".join(c if c.isprintable() else " " for c in data[:MAX_TEXT].decode("utf-8", "replace"))
 
 
 class Reader:

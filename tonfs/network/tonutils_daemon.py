@@ -24,6 +24,7 @@ from ..errors import BadPacket, NotFound, NotRunning, Refused, TonfsError, Usage
 from ..ids import BagId
 from ..log import get_logger
 from .given_bags import GivenBags
+from .tl import readable
 
 log = get_logger(__name__)
 
@@ -54,10 +55,10 @@ class TonutilsDaemon:
         if known is None or not (known.get("active") and known.get("seeding") and known.get("completed")):
             before = await self._bags()
             wish = {"path": str(path), "description": description, "keep_only_paths": names}
-            made = await self._call("create", wish, CREATE_TIMEOUT) or {}
-            if made.get("bag_id") != bag_id.hex():
-                if made.get("bag_id") not in before:
-                    await self._remove(str(made.get("bag_id")))
+            made = bag_id_of(await self._call("create", wish, CREATE_TIMEOUT) or {})
+            if made != bag_id.hex():
+                if made not in before:
+                    await self._remove(made)
                 raise Refused(f"The daemon makes another bag of {path} than {bag_id.hex()}.")
             if bag_id.hex() not in before:
                 self._ours.add(bag_id)
@@ -70,10 +71,7 @@ class TonutilsDaemon:
 
     async def _bags(self) -> set[str]:
         """Ids of all bags in the daemon. Raises BadPacket."""
-        bags = (await self._call("list", None, CALL_TIMEOUT) or {}).get("bags") or []
-        if not isinstance(bags, list) or not all(isinstance(one, dict) for one in bags):
-            raise BadPacket("The daemon's list of bags is none.")
-        return {str(one.get("bag_id")) for one in bags}
+        return bag_ids(await self._call("list", None, CALL_TIMEOUT) or {})
 
     async def _remove(self, bag: str) -> None:
         await self._call("remove", {"bag_id": bag, "with_files": False}, CALL_TIMEOUT, missing_ok=True)
@@ -87,23 +85,12 @@ class TonutilsDaemon:
                 status, data = await trio.to_thread.run_sync(self._ask, name, body, timeout, abandon_on_cancel=True)
         except trio.TooSlowError:
             raise self._silent("no whole answer in time") from None
-        try:
-            value = json.loads(data)
-        except (ValueError, RecursionError):
-            value = None
         if status == 404 and missing_ok:
             return None
-        if status == 401:
-            raise UsageError("The daemon does not accept the login.", hint="Check peer.seeder_login and its password.")
-        if status != 200 or not isinstance(value, dict):
-            said = value.get("error", "") if isinstance(value, dict) else ""
-            word = name.partition("?")[0]
-            kind = Refused if status == 500 else BadPacket
-            raise kind(f"The daemon answers {word!r} with {status}: {said}")
-        return value
+        return parse_answer(name.partition("?")[0], status, data)
 
     def _ask(self, name: str, body: Mapping[str, Any] | None, timeout: float) -> tuple[int, bytes]:
-        connection = http.client.HTTPConnection(*self._where, timeout=timeout)
+        connection = self._connect(timeout)
         try:
             data = None if body is None else json.dumps(body).encode()
             connection.request("GET" if data is None else "POST", f"/api/v1/{name}", data, self._headers)
@@ -114,11 +101,46 @@ class TonutilsDaemon:
         finally:
             connection.close()
 
+    def _connect(self, timeout: float) -> http.client.HTTPConnection:
+        return http.client.HTTPConnection(*self._where, timeout=timeout)
+
     def _silent(self, why: str) -> NotRunning:
         return NotRunning(
             f"tonutils-storage does not answer at {self._where[0]}:{self._where[1]} ({why}).",
             hint="Start it with '-api', or unset peer.seeder in config.toml.",
         )
+
+
+def parse_answer(word: str, status: int, data: bytes) -> dict[str, Any]:
+    """The object that answers the call `word`. Raises UsageError (the login), Refused (it says no), BadPacket."""
+    try:
+        value = json.loads(data)
+    except (ValueError, RecursionError):
+        value = None
+    if status == 401:
+        raise UsageError("The daemon does not accept the login.", hint="Check peer.seeder_login and its password.")
+    if status != 200 or not isinstance(value, dict):
+        said = value.get("error") if isinstance(value, dict) else None
+        text = readable(said.encode("utf-8", "replace")) if isinstance(said, str) else ""
+        kind = Refused if status == 500 else BadPacket
+        raise kind(f"The daemon answers {word!r} with {status}: {text}")
+    return value
+
+
+def bag_id_of(answer: Mapping[str, Any]) -> str:
+    """The bag that a `create` made, or that stands in a list. Raises BadPacket."""
+    found = answer.get("bag_id")
+    if not isinstance(found, str):
+        raise BadPacket("The daemon's answer names no bag.")
+    return found
+
+
+def bag_ids(answer: Mapping[str, Any]) -> set[str]:
+    """Ids of all bags of a `list`. Raises BadPacket."""
+    bags = answer.get("bags") or []
+    if not isinstance(bags, list) or not all(isinstance(one, dict) for one in bags):
+        raise BadPacket("The daemon's list of bags is none.")
+    return {bag_id_of(one) for one in bags}
 
 
 def _plan(bag_id: BagId, directory: Path) -> tuple[Path, list[str], str]:

@@ -18,13 +18,13 @@ from tests.unit.network.swarm_kit import Host, World
 from tonfs.bagfiles import CreatedBag, StoredBag, create_bag
 from tonfs.errors import BadPacket, NotFound, NotRunning, PeerUnreachable, Refused, TimedOut, TonfsError, UsageError
 from tonfs.ids import BagId
-from tonfs.network import tonutils_daemon
+from tonfs.network import tl, tonutils_daemon
 from tonfs.network.api import Seeder
 from tonfs.network.backed_net import BackedNet
 from tonfs.network.given_bags import GivenBags
 from tonfs.network.keys import KeyPair, boxed_public
-from tonfs.network.storage_daemon import PRIVATE_ED25519, StorageDaemon, storage_daemon_of
-from tonfs.network.tonutils_daemon import TonutilsDaemon, daemon_of
+from tonfs.network.storage_daemon import PRIVATE_ED25519, QUERY_ERROR, StorageDaemon, no_error, storage_daemon_of
+from tonfs.network.tonutils_daemon import TonutilsDaemon, daemon_of, parse_answer
 
 PIECE = 1 << 17
 
@@ -218,6 +218,34 @@ async def test_an_answer_nested_too_deep_or_a_wrong_login_leaves_the_bag_to_our_
     monkeypatch.setattr(daemon, "_ask", lambda *_: (status, b"[" * 200_000))
     await BackedNet(own.node, daemon).seed(bag.info.bag_id, own.directory / "bag")
     assert [info.bag_id for info in own.node.bags()] == [bag.info.bag_id]
+
+
+@pytest.mark.parametrize("made", [b'{"bag_id": []}', b'{"bag_id": null}', b"{}"])
+async def test_an_answer_that_names_no_bag_leaves_the_bag_to_our_own_peer(
+    made: bytes, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = await world.host("own")
+    bag = bag_of(world.folder / "photos")
+    StoredBag.keep(own.directory / "bag", bag)
+    daemon, calls = TonutilsDaemon("http://127.0.0.1:1"), []
+
+    def ask(name: str, *_: object) -> tuple[int, bytes]:
+        calls.append(name.partition("?")[0])
+        return (404, b"{}") if name.startswith("details") else (200, made if name == "create" else b'{"bags": null}')
+
+    monkeypatch.setattr(daemon, "_ask", ask)
+    await BackedNet(own.node, daemon).seed(bag.info.bag_id, own.directory / "bag")
+    assert [info.bag_id for info in own.node.bags()] == [bag.info.bag_id]
+    assert calls == ["details", "list", "create"], "nothing is removed that has no name"
+
+
+def test_what_daemons_say_is_shown_without_control_characters() -> None:
+    with pytest.raises(Refused, match=r"500: no \[31m \? room$"):
+        parse_answer("create", 500, rb'{"error": "no\u001b[31m \ud800 room"}')
+    said = tl.Writer(QUERY_ERROR).bytes_(b"no\n\xff room" + b"!" * 9000).done()
+    with pytest.raises(Refused, match="says: no \ufffd room!") as caught:
+        no_error(said)
+    assert len(caught.value.message) < 2000
 
 
 async def test_one_deadline_holds_for_a_whole_answer(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
