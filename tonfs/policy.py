@@ -31,11 +31,11 @@ class ReplicaPolicy:
 
     replicas: int = 5
     span: int = 7 * 86400
-    """Wanted proof period; clipped to what a provider offers."""
+    """Wanted proof period; clipped to what a provider offers, who is not hired when that is over 8 times off."""
     fund_spans: int = 4
     """A contract is funded for this many full-span bounties of each provider."""
     max_rate: int = 10_000_000
-    """Highest accepted price, nanoTON per MB and day, before the minimum-bounty correction."""
+    """Highest accepted price, nanoTON per MB and day, before the network's minimum bounty is made up for."""
     start_deadline: float = 3600.0
     """A fresh placement must show its first proof within this time, else it has failed."""
     avoid_failed: float = 7 * 86400.0

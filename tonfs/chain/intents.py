@@ -3,8 +3,9 @@
     execute: budget -> intent (durable) -> balance -> signed external (durable) -> sent -> landed | dead -> followed
 
 One external at a time per wallet; intents that wait meanwhile travel together in the next (at most four messages).
-"Sent" means nothing: an intent is confirmed when the wallet's transaction is found by the message's hash, the
-contract's transaction by the hash of the message out, its code and actions ended well, and what it returned arrived.
+"Sent" means nothing: an intent is confirmed when the wallet's transaction is found by the signed body (anybody may put
+that into another envelope, with another hash), the contract's transaction by the hash of the message out, its code and
+actions ended well, and what it returned arrived.
 
 An external is dead only when it can never run any more: chain time at the wallet reached `valid_until` with the
 sequence number still waiting, or another message took that number. Only then are its intents signed again. So whatever
@@ -25,10 +26,10 @@ from ..clock import Clock
 from ..errors import BadProof, ChainUnavailable, ExternalRefused, InsufficientCoins, IntentFailed, TimedOut, TonfsError
 from ..ids import Address, BagId, NanoTon, format_ton
 from ..log import get_logger
-from .api import AccountStatus, Chain, ChainMessage, Transaction
-from .cells import EMPTY
+from .api import AccountStatus, Chain, ChainMessage, MessageKind, Transaction
+from .cells import EMPTY, one_cell
 from .journal import CLOSED, External, Intent, IntentState, Journal, create_tables
-from .messages import Message
+from .messages import Message, parse_message
 from .wallet import MAX_MESSAGES, Wallet
 
 __all__ = ["IntentResult", "IntentState", "Treasurer", "create_tables"]
@@ -181,7 +182,7 @@ class Treasurer:
         try:
             return await self._drive(intent_id, patient=True)
         except (TonfsError, trio.Cancelled) as exc:
-            self._withdraw(intent_id, exc)
+            self._give_up(intent_id, exc)
             raise
 
     async def recover(self) -> list[IntentResult]:
@@ -192,16 +193,18 @@ class Treasurer:
         """
         out = []
         for intent in self._journal.open_intents():
-            if intent.state is IntentState.PLANNED and await self._chain.now() - intent.planned_at > STALE_AFTER:
+            now = await self._chain.now()
+            # Others may have signed it since the list was made.
+            if self._journal.intent(intent.id).state is IntentState.PLANNED and self._stale(intent, now):
                 self._close(intent.id, IntentState.EXPIRED, "planned too long ago")
             try:
                 out.append(await self._drive(intent.id, patient=False))
             except InsufficientCoins as exc:
-                self._withdraw(intent.id, exc)
+                self._give_up(intent.id, exc)
                 out.append(_result(self._journal.intent(intent.id)))
         return out
 
-    def _withdraw(self, intent_id: int, why: BaseException) -> None:
+    def _give_up(self, intent_id: int, why: BaseException) -> None:
         """Give up an intent that was never signed."""
         if self._journal.intent(intent_id).state is IntentState.PLANNED:
             detail = why.message if isinstance(why, TonfsError) else "cancelled before it was signed"
@@ -283,7 +286,9 @@ class Treasurer:
             state = await self._chain.account(self._wallet.address)
             overtaken = self._wallet.seqno(state) > external.seqno
             if overtaken or state.now >= external.valid_until:
-                transaction = await self._find(self._wallet.address, external.hash, external.from_lt)
+                # From this very state back: another server, asked for the newest, might lag behind it.
+                start = (state.last_lt, state.last_hash)
+                transaction = await self._find(state.address, _carries(external), external.from_lt, start)
                 if transaction is not None:
                     self._journal.landed(external, transaction.lt, transaction.hash)
                 elif overtaken:
@@ -306,15 +311,19 @@ class Treasurer:
 
     # The truth about an external that ran.
 
-    async def _find(self, account: Address, message: bytes, after_lt: int) -> Transaction | None:
-        """The transaction whose incoming message has this hash, among all later than `after_lt`."""
-        before: tuple[int, bytes] | None = None
+    async def _find(
+        self, account: Address, wanted: Callable[[ChainMessage], bool], after_lt: int,
+        start: tuple[int, bytes] | None = None,
+    ) -> Transaction | None:  # fmt: skip
+        """The transaction whose incoming message is wanted, among all later than `after_lt`; looked for from `start`,
+        or from the newest that a server knows, back."""
+        before = start
         while True:
             page = await self._chain.transactions(account, 16, before)
             for transaction in page:
                 if transaction.lt <= after_lt:
                     return None
-                if transaction.in_message is not None and transaction.in_message.hash == message:
+                if transaction.in_message is not None and wanted(transaction.in_message):
                     return transaction
             if not page or page[-1].prev_lt <= after_lt:
                 return None
@@ -323,7 +332,7 @@ class Treasurer:
     async def _arrived(self, message: ChainMessage) -> Transaction:
         """The transaction of our wallet that took a message; it comes with some block."""
         while True:
-            found = await self._find(self._wallet.address, message.hash, message.created_lt)
+            found = await self._find(self._wallet.address, _is(message), message.created_lt)
             if found is not None:
                 return found
             await self._chain.wait_block()
@@ -332,7 +341,7 @@ class Treasurer:
         """Follow a message to its receiver, and what that sends to us until it has arrived."""
         assert message.destination is not None
         while True:
-            found = await self._find(message.destination, message.hash, message.created_lt)
+            found = await self._find(message.destination, _is(message), message.created_lt)
             if found is not None:
                 break
             state = await self._chain.account(message.destination)
@@ -388,6 +397,17 @@ class Treasurer:
             action_code=verdict.action_code if verdict else None, returned=sum(d.returned for d in done),
         )  # fmt: skip
         log.info("intent closed", id=intent.id, kind=intent.kind, state=str(state), detail=detail)
+
+
+def _is(message: ChainMessage) -> Callable[[ChainMessage], bool]:
+    """Is it this message, as it arrives at the other side?"""
+    return lambda arrived: arrived.hash == message.hash
+
+
+def _carries(external: External) -> Callable[[ChainMessage], bool]:
+    """Did the wallet take what we signed? Only the body is signed; who relays it may change the envelope."""
+    body = parse_message(one_cell(external.boc)).body.hash
+    return lambda arrived: arrived.kind is MessageKind.EXTERNAL_IN and arrived.body.hash == body
 
 
 def _match(intents: Sequence[Intent], out: Sequence[ChainMessage]) -> dict[int, list[ChainMessage | None]]:

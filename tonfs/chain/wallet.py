@@ -82,11 +82,11 @@ def check_words(text: str) -> list[str]:
 
 @dataclass(frozen=True)
 class SignedExternal:
-    """A signed message to the wallet: valid while chain time <= `valid_until` and the wallet's seqno is `seqno`."""
+    """A signed message to the wallet: valid while chain time < `valid_until` and the wallet's seqno is `seqno`."""
 
     boc: bytes
     hash: bytes
-    """Hash of the message cell: the transaction that runs it has it as its incoming message."""
+    """Hash of the message cell as we send it; who relays it may put the signed body into another one."""
     seqno: int
     valid_until: int
 

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 from ..chain.storage2 import MIN_BOUNTY, bounty, rate_for_bounty
 from ..errors import Refused
 from ..ids import NanoTon, ProviderKey
 from ..network.api import PeerNet, Rates
 from ..policy import ReplicaPolicy
+
+SPAN_FACTOR: Final = 8
+"""How many times shorter or longer than wanted a span may be. Each one earns the minimum bounty at least, so that a
+provider which insists on a span of a second would earn it every second; in one of a century it need not prove."""
+BOUNTY_FACTOR: Final = 2
+"""How many minimum bounties a provider may insist on for a span, where that is more than the policy's price."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +52,11 @@ def terms(provider: ProviderKey, rates: Rates, size: int, policy: ReplicaPolicy)
     if rates.rate_per_mb_day > policy.max_rate:
         raise Refused(f"Provider {name} asks {rates.rate_per_mb_day} n per MB and day, over the policy's limit.")
     span = min(max(policy.span, rates.min_span), rates.max_span)
+    if span * SPAN_FACTOR < policy.span or span > policy.span * SPAN_FACTOR:
+        raise Refused(f"Provider {name} insists on a span of {span} s; {policy.span} s are wanted.")
     floor = rate_for_bounty(size, span, max(MIN_BOUNTY, rates.min_bounty))
+    if rates.min_bounty > BOUNTY_FACTOR * MIN_BOUNTY and floor > policy.max_rate:
+        raise Refused(f"Provider {name} asks {rates.min_bounty} n for each span, over the policy's limit.")
     rate = NanoTon(max(1, rates.rate_per_mb_day, floor))
     return Quote(provider, size, rates.rate_per_mb_day, rate, span, rates.space_available)
 

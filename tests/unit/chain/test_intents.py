@@ -15,10 +15,11 @@ from trio.testing import MockClock
 from tests.fakes.ledger_chain import LedgerChain, ledger_chain
 from tonfs.bag.boc import Cell
 from tonfs.chain import storage2
-from tonfs.chain.api import AccountStatus
+from tonfs.chain.api import AccountStatus, Transaction
+from tonfs.chain.cells import Builder, one_cell, to_boc
 from tonfs.chain.intents import LIFE, BudgetCheck, IntentResult, IntentState, Treasurer
 from tonfs.chain.journal import Journal, new_query_id
-from tonfs.chain.messages import Message, comment
+from tonfs.chain.messages import Message, comment, parse_message
 from tonfs.chain.wallet import Wallet
 from tonfs.clock import ManualClock
 from tonfs.errors import BadProof, ChainUnavailable, Damaged, InsufficientCoins, IntentFailed, Refused
@@ -277,6 +278,61 @@ async def test_another_external_of_the_same_wallet_makes_ours_be_signed_again(
         assert details == ["landed", "dead", "landed"]
 
 
+class Relay(LedgerChain):
+    """Hands every external on in an envelope of its own: same signed body, another import fee, so another hash."""
+
+    async def send_boc(self, boc: bytes) -> None:
+        body = parse_message(one_cell(boc)).body
+        envelope = Builder().uint(0b10, 2).address(None).address(WALLET.address).coins(1)
+        await super().send_boc(to_boc(envelope.bit(False).bit(True).ref(body).cell()))
+
+
+async def test_a_stranger_who_puts_our_signed_order_into_another_envelope_does_not_make_us_pay_twice(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    async with ledger_chain(tmp_path, kind=Relay) as chain:
+        await chain.give(WALLET.address, 20 * NANO)
+        chain.ledger.inject_external(WALLET.sign(0, await chain.now() + LIFE, []).boc)  # deploys the wallet
+        await chain.wait_block()
+        conn = sqlite3.connect(tmp_path / "agent.db", isolation_level=None)
+        treasurer = Treasurer(chain, WALLET, conn, ManualClock(base=trio.current_time))
+        result = await treasurer.execute("send", BOB, [transfer(BOB, NANO)], "once")
+        assert result.confirmed
+        assert [t.in_message.value for t in await chain.transactions(BOB) if t.in_message is not None] == [NANO]
+        assert conn.execute("SELECT state FROM external").fetchall() == [("landed",)]
+        conn.close()
+
+
+class Behind(LedgerChain):
+    """Account states are those of now; who asks for the newest transactions meets a server that lacks the last one."""
+
+    behind = 0
+
+    async def transactions(
+        self, address: Address, limit: int = 16, before: tuple[int, bytes] | None = None
+    ) -> list[Transaction]:
+        found = await super().transactions(address, limit, before)
+        if before is None and self.behind:
+            self.behind -= 1
+            return found[1:]
+        return found
+
+
+async def test_a_server_that_lags_behind_the_one_asked_before_does_not_make_us_pay_twice(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    async with ledger_chain(tmp_path, kind=Behind) as chain:
+        assert isinstance(chain, Behind)
+        await chain.give(WALLET.address, 20 * NANO)
+        conn = sqlite3.connect(tmp_path / "agent.db", isolation_level=None)
+        treasurer = Treasurer(chain, WALLET, conn, ManualClock(base=trio.current_time))
+        chain.behind = 3
+        assert (await treasurer.execute("send", BOB, [transfer(BOB, NANO)], "once")).confirmed
+        assert [t.in_message.value for t in await chain.transactions(BOB) if t.in_message is not None] == [NANO]
+        assert conn.execute("SELECT state FROM external").fetchall() == [("landed",)]
+        conn.close()
+
+
 async def _after(seconds: float, chain: LedgerChain) -> None:
     await trio.sleep(seconds)
     chain.refuse = False
@@ -378,6 +434,25 @@ async def test_a_plan_that_became_stale_while_nobody_ran_is_not_paid(tmp_path: P
         results = await d.treasurer.recover()
         assert [r.state for r in results] == [IntentState.EXPIRED, IntentState.CONFIRMED]
         assert await d.got(BOB) == [2]
+
+
+async def test_a_stale_plan_that_another_task_signs_meanwhile_is_followed_to_its_end(
+    tmp_path: Path, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with desk(tmp_path) as d:
+        journal = Journal(d.conn, WALLET.address)
+        old = await d.chain.now()
+        journal.plan("send", BOB, [transfer(BOB, 1)], "old", 1, bag_id=None, key=None, planned_at=old, created=0.0)
+        d.chain.advance(7200)
+
+        async def now() -> int:
+            if planned := journal.planned():
+                journal.sign(planned, WALLET.sign(0, d.chain.ledger.last.gen_utime + LIFE, planned[0].messages), 0, 0.0)
+            return d.chain.ledger.last.gen_utime
+
+        monkeypatch.setattr(d.chain, "now", now)
+        assert [r.state for r in await d.treasurer.recover()] == [IntentState.CONFIRMED]
+        assert await d.got(BOB) == [1]
 
 
 async def test_recover_gives_up_what_the_wallet_can_no_longer_pay(tmp_path: Path, autojump_clock: MockClock) -> None:

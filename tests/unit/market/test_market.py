@@ -10,11 +10,12 @@ from hypothesis import strategies as st
 
 from tests.fakes.ledger_chain import ledger_chain
 from tonfs.chain.messages import Message, comment
-from tonfs.chain.storage2 import MIN_BOUNTY, bounty
+from tonfs.chain.storage2 import MB_DAY, MIN_BOUNTY, bounty, rate_for_bounty
 from tonfs.chain.wallet import Version, Wallet
 from tonfs.errors import Refused
 from tonfs.ids import NANO, NanoTon, ProviderKey
 from tonfs.market import REGISTRY, Quote, discover, select, terms
+from tonfs.market.quote import BOUNTY_FACTOR, SPAN_FACTOR
 from tonfs.network.api import Rates
 from tonfs.policy import ReplicaPolicy
 
@@ -23,15 +24,19 @@ MB = 1 << 20
 
 
 def rates(
-    rate: int = 100_000, room: int = 1 << 40, spans: tuple[int, int] = (60, 86400), available: bool = True
+    rate: int = 100_000,
+    room: int = 1 << 40,
+    spans: tuple[int, int] = (60, 86400),
+    available: bool = True,
+    bounty: int = 50_000_000,
 ) -> Rates:
-    return Rates(available, NanoTon(rate), NanoTon(50_000_000), room, *spans)
+    return Rates(available, NanoTon(rate), NanoTon(bounty), room, *spans)
 
 
 @given(
     size=st.integers(1, 1 << 40),
     rate=st.integers(0, 10_000_000),
-    least=st.integers(1, 10**6),
+    least=st.integers(86400, 10**6),
     more=st.integers(0, 10**7),
 )
 def test_terms_always_reach_the_minimum_bounty_and_stay_inside_the_spans(
@@ -52,11 +57,34 @@ def test_a_small_bag_pays_more_than_was_asked_a_large_one_does_not() -> None:
 
 @pytest.mark.parametrize(
     "offer",
-    [rates(available=False), rates(room=MB - 1), rates(10_000_001), rates(spans=(0, 0)), rates(spans=(100, 50))],
-)
+    [rates(available=False), rates(room=MB - 1), rates(10_000_001), rates(spans=(0, 0)), rates(spans=(100, 50)),
+     rates(spans=(1, 1)), rates(spans=(1, 75_599)), rates(spans=(8 * 604_800 + 1, 1 << 31)),
+     rates(bounty=10**12), rates(bounty=1 << 100)],
+)  # fmt: skip
 def test_offers_that_do_not_fit_are_refused(offer: Rates) -> None:
     with pytest.raises(Refused):
         terms(KEY, offer, MB, ReplicaPolicy())
+
+
+@given(
+    rate=st.integers(0, 1 << 63),
+    bounty=st.integers(0, 1 << 64),
+    least=st.integers(0, 1 << 32),
+    more=st.integers(0, 1 << 32),
+    size=st.integers(1, 1 << 40),
+)
+def test_whatever_is_asked_a_day_costs_what_the_policy_allows_or_a_few_minimum_bounties(
+    rate: int, bounty: int, least: int, more: int, size: int
+) -> None:
+    policy = ReplicaPolicy()
+    try:
+        quote = terms(KEY, rates(rate, spans=(least, least + more), bounty=bounty), size, policy)
+    except Refused:
+        return
+    least_bounty = BOUNTY_FACTOR * MIN_BOUNTY
+    assert quote.rate <= max(policy.max_rate, rate_for_bounty(size, policy.span // SPAN_FACTOR, least_bounty))
+    one_more = size * quote.span // MB_DAY + 1  # a rate is a whole number
+    assert quote.bounty <= max(policy.max_rate * size * quote.span // MB_DAY, least_bounty + one_more)
 
 
 def offer(number: int, per_mb: int, span: int = 86400) -> Quote:
