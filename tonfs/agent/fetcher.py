@@ -99,12 +99,16 @@ def is_replica(placement: Placement) -> bool:
     return placement.state is State.ACTIVE and placement.audit_pieces > 0
 
 
-def may_drop(agent: Agent, bag: Bag) -> bool:
-    """The last proven copy is never let go: enough replicas, each audited not long ago."""
+def _check_may_drop(agent: Agent, bag_id: BagId) -> None:
+    """The last proven copy is never let go: enough replicas, each audited not long ago. Raises NotFound, Refused."""
+    bag = agent.store.bag(bag_id)
+    if bag is None:
+        raise NotFound("the agent does not know this bag")
     policy, now = agent.settings.policy, agent.clock.now()
     oldest = now - max(STALE_AFTER, 3 * policy.audit.interval)
     good = [p for p in agent.store.placements(bag.bag_id) if is_replica(p) and (p.audit_at or 0.0) >= oldest]
-    return bag.state == "live" and len(good) >= agent.wanted(bag)
+    if bag.state != "live" or len(good) < agent.wanted(bag):
+        raise Refused("not enough audited replicas yet")
 
 
 async def drop_local(agent: Agent, bag_ids: list[BagId]) -> tuple[list[BagId], list[tuple[BagId, str]]]:
@@ -114,13 +118,12 @@ async def drop_local(agent: Agent, bag_ids: list[BagId]) -> tuple[list[BagId], l
     for bag_id in bag_ids:
         try:
             async with agent.locks.alone(bag_id):
-                bag = agent.store.bag(bag_id)
-                if bag is None:
-                    raise NotFound("the agent does not know this bag")
-                if not may_drop(agent, bag):
-                    raise Refused("not enough audited replicas yet")
+                _check_may_drop(agent, bag_id)
                 await trio.sleep_until(agent.being_read.pop(bag_id, 0.0))
                 await agent.net.forget(bag_id)
+                agent.to_seed.add(bag_id)  # again, should an audit have failed meanwhile
+                _check_may_drop(agent, bag_id)
+                agent.to_seed.discard(bag_id)
                 agent.store.set_local(bag_id, False)  # before the data goes: a crash must not promise what is gone
                 await trio.to_thread.run_sync(_drop, agent.pack_directory(bag_id))
             dropped.append(bag_id)

@@ -70,6 +70,7 @@ class Money:
             if not fresh and seen is not None and trio.current_time() - seen[0] < FRESH_FOR:
                 return seen[1], seen[2]
             state = await self.chain.account(address)
+            self._treasurer.check_not_behind(state)
             try:
                 contract: StorageContract | None = storage2.read_contract(state)
             except NotFound:

@@ -26,7 +26,7 @@ from ..clock import Clock
 from ..errors import BadProof, ChainUnavailable, ExternalRefused, InsufficientCoins, IntentFailed, TimedOut, TonfsError
 from ..ids import Address, BagId, NanoTon, format_ton
 from ..log import get_logger
-from .api import AccountStatus, Chain, ChainMessage, MessageKind, Transaction
+from .api import AccountState, AccountStatus, Chain, ChainMessage, MessageKind, Transaction
 from .cells import EMPTY, one_cell
 from .journal import CLOSED, External, Intent, IntentState, Journal, create_tables
 from .messages import Message, parse_message
@@ -45,6 +45,8 @@ STALE_AFTER: Final = 3600
 """An intent that was planned this many chain seconds ago and never signed is given up by `recover`."""
 TRACE_FOR: Final = 600
 """Chain seconds for which the trace of a message is looked for at a receiver that does not exist."""
+BEHIND_FOR: Final = 600
+"""Seconds for which a lite server may lag behind what we have seen before."""
 FEES: Final = NanoTon(10_000_000)
 """What the wallet must hold beyond the amounts, for itself and again for each message: gas and forwarding."""
 _PAUSES: Final = (0.5, 1.0, 2.0, 5.0, 10.0)
@@ -143,6 +145,16 @@ class Treasurer:
 
     def open_intents(self) -> list[Intent]:
         return self._journal.open_intents()
+
+    def check_not_behind(self, state: AccountState) -> None:
+        """Raises ChainUnavailable for a state from before the last intent for that account that we saw confirmed.
+
+        Blocks never go back within a process; after a restart a lite server that lags might have us pay again. Only for
+        a while: an account may be gone, and a devnet set back.
+        """
+        known = self._journal.last_lt(state.address, self._clock.now() - BEHIND_FOR)
+        if known and state.last_lt <= known:
+            raise ChainUnavailable(f"The lite server does not know yet what happened to {state.address}.")
 
     async def execute(
         self,

@@ -245,6 +245,16 @@ class Journal:
         ).fetchone()
         return NanoTon(row[0])
 
+    def last_lt(self, contract: Address, since: float) -> int:
+        """Of the wallet's newest transaction that did something to this contract and was seen to the end, when that was
+        seen after `since` (UTC seconds); 0: none. The contract's own transaction came later, so has a greater lt."""
+        row = self._conn.execute(
+            "SELECT coalesce(max(external.lt), 0) FROM intent JOIN external ON external.id = intent.external"
+            " WHERE contract = ? AND intent.state = 'confirmed' AND closed >= ?",
+            (contract, since),
+        ).fetchone()
+        return int(row[0])
+
     # Steps. Each is durable when it returns.
 
     def plan(

@@ -12,8 +12,10 @@ from trio.testing import MockClock
 from tests.fakes.agent_world import World, agent_world, noise
 from tonfs.agent import fetcher
 from tonfs.agent.placement import State
+from tonfs.chain.api import AccountState
+from tonfs.chain.messages import absent_account
 from tonfs.errors import NotFound
-from tonfs.ids import NANO, BagId
+from tonfs.ids import NANO, Address, BagId
 
 pytestmark = pytest.mark.allow_logs  # an agent that is restarted may say so
 
@@ -288,3 +290,40 @@ async def test_what_was_fetched_a_moment_ago_stays_for_its_reader(tmp_path: Path
         dropped, _ = await fetcher.drop_local(agent, [bag])
         assert dropped == [bag]
         assert trio.current_time() - asked >= fetcher.READ_LEASE
+
+
+async def test_an_audit_that_fails_while_local_data_is_about_to_go_keeps_it(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    async with agent_world(tmp_path, providers=3) as world, world.running() as agent:
+        bag = await filled(world)
+        world.providers[0].fault = "silent"
+        agent.being_read[bag] = trio.current_time() + 120.0  # a reader holds up the drop meanwhile
+        dropped, kept = await fetcher.drop_local(agent, [bag])
+        assert (dropped, [why for _, why in kept]) == ([], ["not enough audited replicas yet"])
+        row = agent.store.bag(bag)
+        assert row is not None
+        assert row.local
+        await world.until(lambda: bag in world.net.seeded)
+
+
+async def test_after_a_restart_a_server_that_lags_does_not_make_us_open_a_contract_twice(
+    tmp_path: Path, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with agent_world(tmp_path) as world:
+        async with world.running() as agent:
+            bag = await filled(world)
+            row = agent.store.bag(bag)
+        paid = await world.payments()
+        show = world.chain.account
+
+        async def show_the_past(address: Address) -> AccountState:
+            state = await show(address)
+            behind = row is not None and address == row.contract and trio.current_time() < until
+            return absent_account(address, 0, b"", state.seqno, state.now) if behind else state
+
+        until = trio.current_time() + 120.0
+        monkeypatch.setattr(world.chain, "account", show_the_past)
+        async with world.running():
+            await trio.sleep(300.0)
+        assert await world.payments() == paid
