@@ -11,7 +11,7 @@ from typing import Any, Final
 from ..ids import Inode
 from .check import FILE, Finding, Fix, Progress
 from .content import ContentStore
-from .schema import CONTENT, COVERED, DIRTY, INLINE, SEGMENTED, SYNCED, WINDOW_SIZE
+from .schema import CONTENT, COVERED, DIRTY, INLINE, SEGMENTED, WINDOW_SIZE
 
 _EVERY: Final = 4096
 PLACES: Final = CONTENT | INLINE | SEGMENTED
@@ -54,19 +54,19 @@ class ContentCheck:
 
     def _own_files(self) -> Iterator[Finding]:
         rows = self._db.execute(
-            f"SELECT inode, size, flags, version, blob FROM inode WHERE {FILE} AND flags & {CONTENT}"
+            f"SELECT inode, size, flags, version, blob, safe FROM inode WHERE {FILE} AND flags & {CONTENT}"
         ).fetchall()
-        for done, (inode, size, flags, version, blob) in enumerate(rows):
+        for done, (inode, size, flags, version, blob, safe) in enumerate(rows):
             if done % _EVERY == 0:
                 self._progress("content files", done, len(rows))
             self._used.add(blob or inode)
             length = self._length(blob or inode)
             if length is None or length < min(size, WINDOW_SIZE):
-                yield self._short(inode, size, self._may_be_cut(flags, version), flags, length)
+                yield self._short(inode, size, self._may_be_cut(version, length or 0, safe), flags, length)
 
-    def _may_be_cut(self, flags: int, version: int) -> bool:
+    def _may_be_cut(self, version: int, there: int, safe: int) -> bool:
         """Bytes that were never fsynced may be gone after a loss of power; it is cut when met (trust.py)."""
-        return not flags & SYNCED and (self._crashed or version < self._base)
+        return there >= safe and (self._crashed or version < self._base)
 
     def _short(self, inode: int, size: int, cut: bool, flags: int, length: int | None) -> Finding:
         what = "is missing" if length is None else f"has only {length} bytes"
@@ -109,11 +109,11 @@ class ContentCheck:
         lengths: dict[int, int | None] = {}
         bad: set[int] = set()
         rows = self._db.execute(
-            "SELECT s.inode, s.offset, s.length, s.blob, s.blob_offset, i.size, i.flags, i.version FROM segment s "
-            "JOIN inode i ON i.inode = s.inode ORDER BY s.inode, s.offset"
+            "SELECT s.inode, s.offset, s.length, s.blob, s.blob_offset, i.size, i.flags, i.version, i.safe "
+            "FROM segment s JOIN inode i ON i.inode = s.inode ORDER BY s.inode, s.offset"
         ).fetchall()
         last, end = 0, 0
-        for inode, offset, length, blob, place, size, flags, version in rows:
+        for inode, offset, length, blob, place, size, flags, version, safe in rows:
             end = end if inode == last else 0
             self._used.add(blob)
             if blob not in lengths:
@@ -126,7 +126,8 @@ class ContentCheck:
             elif inode not in bad and there < place + length:
                 bad.add(inode)
                 text = f"Inode {inode}: its content file {blob} has {there} bytes of {place + length}"
-                missing = size - offset - max(0, there - place) if self._may_be_cut(flags, version) else 0
+                kept = offset + max(0, there - place)
+                missing = size - kept if self._may_be_cut(version, kept, safe) else 0
                 yield self._lost(inode, flags, text, Fix("make_all_remote", (inode,), _FETCH), missing)
             last, end = inode, offset + length
 

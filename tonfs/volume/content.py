@@ -117,12 +117,12 @@ class ContentStore:
 
     def make_at_least(self, inode: Inode, size: int) -> None:
         """Extend (or make) a file whose end was lost; only holes are added."""
-        fd = os.open(self.path(inode), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
-            if os.fstat(fd).st_size < size:
-                os.ftruncate(fd, size)
-        finally:
-            os.close(fd)
+            fd = self._descriptor(inode, create=False)
+        except FileNotFoundError:
+            fd = self._descriptor(inode, create=True)
+        if os.fstat(fd).st_size < size:
+            os.ftruncate(fd, size)
 
     def blocks(self, inode: Inode) -> int:
         fd = self._open.get(inode)

@@ -159,8 +159,8 @@ class Contents(Names):
             self._spill(node, end)
         if node.flags & CONTENT:
             if end <= WINDOW_SIZE:
-                if end > node.size and node.shrunk:
-                    self._cut_tail(node)
+                if node.shrunk < 0 or (node.shrunk and end > node.size):
+                    self._mind_tail(node, grows=end > node.size)
                 blob = Inode(node.blob)
                 self._unsynced[blob] = self._gen
                 self.content.write(blob, offset, data)
@@ -186,7 +186,7 @@ class Contents(Names):
         """A number for a content file: the inode's own, or, when the index knows the inode already, one that is not in
         the index yet: recovery then sees that nothing refers to the file, should a crash come before the commit."""
         number = self._new_inode() if node.blob or node.stored else node.inode
-        node.blob = number
+        node.blob, node.safe = number, 0
         return number
 
     def _spill(self, node: Node, end: int, *, segmented: bool = False) -> None:
@@ -228,6 +228,7 @@ class Contents(Names):
         fresh: list[Segment] = []
         for low, high, part in list(seg.pieces(self._segments(node), offset, offset + len(data))):
             if part is not None and part.own:
+                self._must_be_whole(node, part)
                 self._to_blob(part.blob, part.blob_offset, data[low - offset : high - offset])
                 continue
             while low < high:  # window by window
@@ -249,10 +250,16 @@ class Contents(Names):
         base = window * WINDOW_SIZE
         for segment in [*fresh, *self._segments(node)]:
             if segment.own and segment.offset - segment.blob_offset == base and segment.offset // WINDOW_SIZE == window:
+                if segment not in fresh:
+                    self._must_be_whole(node, segment)
                 return segment.blob, base
         blob = self._new_blob(node)
         self.content.create(blob)
         return blob, base
+
+    def _must_be_whole(self, node: Node, segment: Segment) -> None:
+        if self._blob_length(segment.blob) < segment.blob_offset + segment.length:
+            raise self._lost(node, "the end of a content file")
 
     def _to_blob(self, blob: Inode, offset: int, data: bytes | memoryview) -> None:
         self._unsynced[blob] = self._gen
@@ -284,20 +291,33 @@ class Contents(Names):
             self._to_segments(node)
         elif node.flags & CONTENT:
             if node.shrunk:
-                self._cut_tail(node)
+                self._mind_tail(node, grows=True)
             blob = Inode(node.blob)
             self._unsynced[blob] = self._gen
             self.content.truncate(blob, size)
 
-    def _cut_tail(self, node: Node) -> None:
-        """The file is about to grow: what the content file has beyond its end must read as zeros."""
+    def _mind_tail(self, node: Node, *, grows: bool) -> None:
+        """The file is about to be written. Bytes that its content file has lost must not become a hole; what it has
+        beyond the file's end must read as zeros when the file grows."""
         blob = Inode(node.blob)
-        if self.content.length(blob) > node.size:
+        length = self._blob_length(blob)
+        if length < node.size:
+            raise self._lost(node, "the end of its content file")
+        if length > node.size and not grows:
+            node.shrunk = max(node.shrunk, self._durable)
+            return
+        if length > node.size:
             if node.shrunk > self._durable:
                 self._barrier()  # rule 3
             self.content.truncate(blob, node.size)
         node.shrunk = 0
         self._trimming.pop(node.inode, None)
+
+    def _blob_length(self, blob: Inode) -> int:
+        try:
+            return self.content.length(blob)
+        except FileNotFoundError:
+            return 0
 
     def _shorten(self, node: Node, size: int) -> None:
         """The file becomes shorter. Blocks go once the index knows it durably (`_trim`)."""

@@ -43,7 +43,7 @@ from .api import Change
 from .content import ContentStore, sync_directory
 from .kernel import KernelCache
 from .node import Node
-from .schema import CONTENT, SEGMENTED, SYNCED
+from .schema import CONTENT
 from .space import FULL, SpaceGuard, no_space
 from .writeback import Batch, Pending
 
@@ -58,7 +58,6 @@ CLOCK_REALTIME_COARSE: Final = 5
 MAX_PENDING: Final = 50_000
 """Changes that may wait before the one who makes more has to write them; bounds memory."""
 MAX_PENDING_DATA: Final = 16 << 20
-_MAY_BE_SYNCED: Final = CONTENT | SEGMENTED | SYNCED
 
 
 def locked(method: Callable[Concatenate[S, P], R]) -> Callable[Concatenate[S, P], R]:
@@ -152,7 +151,7 @@ class Core:
         self._synced: set[Inode] = set()
         """After a crash: content files fsynced since."""
         self._unmarked = False
-        """The index may have rows of files in content files without the flag SYNCED."""
+        """The index may have rows of files in content files that are not safe to their end."""
         self._listeners: list[Callable[[Change], None]] = []
         self._gen = self._committed = self._durable = 0
         self._wal_lock = threading.Lock()
@@ -265,6 +264,14 @@ class Core:
         """Its bytes lie in content files, and the disk has all of them."""
         return False
 
+    def _note_safe(self, node: Node) -> None:
+        """How many bytes from its beginning are on the disk, as it is now. A content file that once was that long
+        still is, unless the file became shorter (rule 3 lets the index know first)."""
+        if self._on_disk(node):
+            node.safe = node.size
+        else:
+            node.safe = min(node.safe, node.size) if node.flags & CONTENT else 0
+
     def _sync_ordered(self) -> None:
         """Do most of rule 2's fsyncs without holding the lock; `_take` does what is left."""
         with self.lock:
@@ -285,10 +292,9 @@ class Core:
             self._sync_content(inode)
             del self._ordered[inode]
         for node in self._pending.nodes.values():
-            if node.flags & _MAY_BE_SYNCED:
-                on_disk = self._on_disk(node)
-                node.set(SYNCED, on_disk)
-                self._unmarked |= not on_disk
+            if node.placed:
+                self._note_safe(node)
+                self._unmarked |= node.safe < node.size
         if self._noted_next != self._next_inode:
             self._noted_next = self._next_inode
             self._pending.meta["inode_next"] = str(self._next_inode)

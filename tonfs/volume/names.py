@@ -77,7 +77,7 @@ class Names(Directories):
     def _make(self, mode: int, uid: int, gid: int, rdev: int = 0, *, nlink: int = 1, size: int = 0) -> Node:
         now = self.now_ns()
         inode = self._new_inode()
-        row = (inode, mode, nlink, uid, gid, rdev, size, 0, now, now, now, now, self._version_base + 1, now, 0, 0)
+        row = (inode, mode, nlink, uid, gid, rdev, size, 0, now, now, now, now, self._version_base + 1, now, 0, 0, 0)
         self._gen = gen = self._gen + 1
         node = self._nodes[inode] = Node(row, gen, stored=False)
         if stat.S_ISDIR(mode):

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 _INT64: Final = (1 << 63) - 1
 
 COLUMNS: Final = (
-    "inode, mode, nlink, uid, gid, rdev, size, blocks, atime, mtime, ctime, birth, version, changed, flags, blob"
+    "inode, mode, nlink, uid, gid, rdev, size, blocks, atime, mtime, ctime, birth, version, changed, flags, blob, safe"
 )
 
 
@@ -51,6 +51,7 @@ class Node:
         "rdev",
         "record",
         "record_changed",
+        "safe",
         "segments",
         "shrunk",
         "size",
@@ -70,7 +71,7 @@ class Node:
         """The same for changes that fdatasync must make durable (size, extents, links, inline bytes)."""
         self.shrunk = -1 if stored else 0
         """The same for the last time it lost bytes at its end, where the content file is cut when that is durable.
-        0: the content file is not longer than the file; -1: it may be."""
+        0: the content file is as long as the file; -1: it may be longer, or have lost its end."""
         self.stored = stored
         """The index has (or is just getting) a row of it."""
         self.used = True
@@ -109,6 +110,7 @@ class Node:
         self.changed: int
         self.flags: int
         self.blob: int
+        self.safe: int
         (
             self.inode,
             self.mode,
@@ -126,6 +128,7 @@ class Node:
             self.changed,
             self.flags,
             self.blob,
+            self.safe,
         ) = row
         if self.flags & CONTENT and not self.blob:
             self.blob = self.inode
@@ -148,6 +151,7 @@ class Node:
             self.changed,
             self.flags,
             self.blob,
+            self.safe,
         )
 
     def attr(self, blocks: int) -> Attr:

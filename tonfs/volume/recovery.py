@@ -53,7 +53,7 @@ def recover(volume: Names) -> None:
 def _make_root(volume: Names) -> None:
     if volume.db.execute("SELECT 1 FROM inode WHERE inode = ?", (ROOT,)).fetchone() is None:
         now = volume.now_ns()
-        row = (ROOT, stat.S_IFDIR | 0o755, 2, os.geteuid(), os.getegid(), 0, 0, 0, now, now, now, now, 1, now, 0, 0)
+        row = (ROOT, stat.S_IFDIR | 0o755, 2, os.geteuid(), os.getegid(), 0, 0, 0, now, now, now, now, 1, now, 0, 0, 0)
         volume._nodes[ROOT] = volume._pending.nodes[ROOT] = Node(row, stored=False)
 
 

@@ -28,7 +28,7 @@ ATTACHED: Final = 128  # a directory with rows in attached
 OWN: Final = 256  # a directory that was made through the mount before it became an S3 object
 INLINE: Final = 512  # has a row in inline
 SEGMENTED: Final = 1024  # has rows in segment, which say where its bytes lie in content files; never with CONTENT
-SYNCED: Final = 2048  # its content files were fsynced with all bytes up to `size` before the row was written
+_SYNCED: Final = 2048  # of version 5: `safe` is `size`
 
 WINDOW_SIZE: Final = 1 << 40
 """Bytes of a file that one content file holds; what lies beyond goes to the next one. ext4 ends at 16 TiB."""
@@ -187,15 +187,21 @@ def _proof_times_v4(db: sqlite3.Connection) -> None:
 
 
 def _synced_v5(db: sqlite3.Connection) -> None:
-    """The flag SYNCED. After an orderly close nothing was being written; after a crash each file is looked at."""
+    """The flag _SYNCED. After an orderly close nothing was being written; after a crash each file is looked at."""
     (clean,) = db.execute("SELECT value FROM meta WHERE key = 'clean'").fetchone()
     if clean == "1":
-        db.execute(mark_synced())
+        db.execute(f"UPDATE inode SET flags = flags | {_SYNCED} WHERE flags & {CONTENT | SEGMENTED}")
 
 
-def mark_synced() -> str:
-    """The statement for: all content files are on the disk, and as long as their files."""
-    return f"UPDATE inode SET flags = flags | {SYNCED} WHERE flags & {CONTENT | SEGMENTED} AND NOT flags & {SYNCED}"
+def _safe_v6(db: sqlite3.Connection) -> None:
+    """inode.safe: that many bytes from the file's beginning were on the disk, in its content files, before the row was
+    written."""
+    db.execute("ALTER TABLE inode ADD COLUMN safe INTEGER NOT NULL DEFAULT 0")
+    db.execute(f"UPDATE inode SET safe = size, flags = flags & ~{_SYNCED} WHERE flags & {_SYNCED}")
+
+
+ALL_SAFE: Final = f"UPDATE inode SET safe = size WHERE flags & {CONTENT | SEGMENTED} AND safe < size"
+"""The statement for: all content files are on the disk, and as long as their files."""
 
 
 def _script(db: sqlite3.Connection, statements: str) -> None:
@@ -210,6 +216,7 @@ MIGRATIONS: Final[tuple[Callable[[sqlite3.Connection], None], ...]] = (
     _inline_and_segments_v3,
     _proof_times_v4,
     _synced_v5,
+    _safe_v6,
 )
 """MIGRATIONS[n] takes a database from version n to n + 1, inside one transaction."""
 

@@ -57,7 +57,7 @@ class Syncs(Trust):
                 self._sync_content(inode)
             except OSError as exc:
                 raise self._os_error(exc) from exc
-            self._commit_up_to(need)
+            self._commit_up_to(self._mark_now(node, need))
             with self.lock:
                 self._mark_soon(node)
             return

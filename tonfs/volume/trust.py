@@ -1,13 +1,13 @@
-"""What the disk surely has: the flag SYNCED, and files that were being written when the machine or the front died.
+"""What the disk surely has: `inode.safe`, and files that were being written when the machine or the front died.
 
 Content files reach the disk when somebody fsyncs them, when the kernel likes, and when the volume is closed. Each row
-of a file in content files says whether they were on the disk, up to the size that the row has (SYNCED). So bytes that
-a crash may have taken are told from bytes that were promised: without the flag a file that is too short after a crash
-is cut; with it, the missing bytes are damage, an error for who reads them and a finding of `tonfs fsck`.
+of a file in content files says how many of its bytes were on the disk (`safe`). So bytes that a crash may have taken
+are told from bytes that were promised: a file whose content file is too short after a crash is cut, unless safe bytes
+are missing; these are damage, an error for who reads them and a finding of `tonfs fsck`.
 
-The flag rides on rows that are written anyway. After an fsync, when the row was on its way before the bytes were, it
-follows with a later batch; what is left gets it at the end. After a crash the files without it are looked at in the
-background, once, and have it from then on.
+The number rides on rows that are written anyway: with the first fsync of a file on that fsync's own commit, later,
+when the row is on its way beside the bytes, with the next batch; what is left gets it at the end. After a crash files
+that are not safe to their end are looked at in the background, once, and are from then on.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from ..log import get_logger
 from . import segments as seg
 from .contents import Contents
 from .node import Node
-from .schema import CONTENT, DIRTY, SEGMENTED, SYNCED, WINDOW_SIZE, mark_synced
+from .schema import ALL_SAFE, CONTENT, DIRTY, SEGMENTED, WINDOW_SIZE
 
 log = get_logger(__name__)
 
@@ -30,7 +30,7 @@ FEW: Final = 64
 AT_ONCE: Final = 1000
 """Files that one call in the background looks at after a crash."""
 _UNKNOWN: Final = (
-    f"SELECT inode FROM inode WHERE flags & {DIRTY} AND flags & {CONTENT | SEGMENTED} AND NOT flags & {SYNCED} "
+    f"SELECT inode FROM inode WHERE flags & {DIRTY} AND flags & {CONTENT | SEGMENTED} AND safe < size "
     "AND version < ? AND inode > ? ORDER BY inode LIMIT ?"
 )
 
@@ -39,7 +39,7 @@ class Trust(Contents):
     """See the module."""
 
     _marks: set[Inode]
-    """Were fsynced, and the index has them without the flag."""
+    """Were fsynced, and the index does not know that they are safe."""
     _looked_at: int | None
     """After a crash: files up to this number were looked at; None: all were."""
     _syncing: threading.Thread | None
@@ -56,20 +56,31 @@ class Trust(Contents):
         if not node.placed:
             return False
         blobs = (Inode(node.blob),) if node.flags & CONTENT else {s.blob for s in self._segments(node)}
-        known = node.flags & SYNCED or not self._suspect
+        known = node.safe >= node.size or not self._suspect
         return all(blob not in self._unsynced and (known or blob in self._synced) for blob in blobs)
 
     def _mark_soon(self, node: Node) -> None:
         """An fsync has ended; `lock` is held."""
-        if node.placed and not node.flags & SYNCED:
+        if node.placed and node.safe < node.size:
+            self._note_safe(node)
             self._marks.add(node.inode)
+
+    def _mark_now(self, node: Node, need: int) -> int:
+        """Its bytes are on the disk, change `need` still has to be made durable: with it goes that they are. The
+        change to ask for instead."""
+        with self.lock:
+            if self._durable >= need or not node.placed or node.safe >= node.size or not self._on_disk(node):
+                return need
+            self._gen += 1
+            self._pending.nodes[node.inode] = node
+            return self._gen
 
     @property
     def pending(self) -> bool:
         return bool(self._marks) or self._looked_at is not None or super().pending
 
     def _keep_trust(self) -> None:
-        """In the background: what has reached the disk gets its flag with the batch that follows."""
+        """In the background: of what has reached the disk the index learns with the batch that follows."""
         if self._suspect and self._syncing is None:
             self._syncing = threading.Thread(target=self._sync_beside, name="sync", daemon=True)
             self._syncing.start()
@@ -79,7 +90,7 @@ class Trust(Contents):
             marks, self._marks = self._marks, set()
             for inode in marks:
                 node = self._nodes.get(inode)
-                if node is not None and not node.flags & SYNCED and self._on_disk(node):
+                if node is not None:
                     self._gen += 1
                     self._pending.nodes[inode] = node
 
@@ -95,7 +106,7 @@ class Trust(Contents):
             if self._unsynced:  # written meanwhile, or cut
                 self._sync_everything()
             if self._unmarked:
-                self._sql(mark_synced())
+                self._sql(ALL_SAFE)
 
     def _sync_everything(self) -> None:
         with self.lock:
@@ -147,8 +158,7 @@ class Trust(Contents):
         node.version = self._version_base
         if node.placed:
             node.blocks = -1
-            if not node.flags & SYNCED:
-                self._cut_what_is_missing(node)
+            self._cut_what_is_missing(node)
         row = self._record_row(node)
         if row is not None and row[1] == version and node.size == size:
             node.record, node.record_changed = (row[0], node.version, *row[2:]), True
@@ -165,7 +175,7 @@ class Trust(Contents):
                 missing = segment.blob_offset + segment.length - self._blob_length(segment.blob)
                 if missing > 0:
                     there = min(there, segment.end - min(missing, segment.length))
-        if there >= want:
+        if there >= want or there < node.safe:
             return
         # Bytes behind that exist nowhere, unless an extent has them.
         (covered,) = self.db.execute(
@@ -185,9 +195,3 @@ class Trust(Contents):
         if size == 0:
             node.set(DIRTY, False)
         self._touch(node, times=False)
-
-    def _blob_length(self, blob: Inode) -> int:
-        try:
-            return self.content.length(blob)
-        except FileNotFoundError:
-            return 0

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -122,9 +123,10 @@ def cut_content(directory: Path, inode: int, size: int) -> None:
     os.truncate(directory / "content" / f"{inode & 255:02x}" / f"{inode:x}", size)
 
 
-def flagged(volume: Volume, inode: int) -> bool:
-    (flags,) = volume.reader.execute("SELECT flags FROM inode WHERE inode = ?", (inode,)).fetchone()
-    return bool(flags & schema.SYNCED)
+def safe(volume: Volume, inode: int) -> int:
+    """How many bytes the index knows to be on the disk."""
+    (count,) = volume.reader.execute("SELECT safe FROM inode WHERE inode = ?", (inode,)).fetchone()
+    return int(count)
 
 
 def findings(directory: Path) -> dict[str, bool]:
@@ -171,6 +173,9 @@ def test_what_an_fsync_kept_is_never_cut_but_missed(volume: Volume, tmp_path: Pa
     copy = Volume(directory)
     assert copy.getattr(inode).size == size
     refused(errno.EIO, lambda: copy.read(inode, 0, 50_000))
+    refused(errno.EIO, lambda: copy.write(inode, 49_000, b"in place"))
+    refused(errno.EIO, lambda: copy.write(inode, 50_000, b"behind it"))
+    refused(errno.EIO, lambda: copy.read(inode, 0, 50_000))
     copy.close()
     assert findings(directory) == {"content-lost": False}
 
@@ -193,13 +198,13 @@ def test_a_file_found_whole_after_a_crash_is_not_doubted_again(volume: Volume, t
         volume.write(inode, 0, b"x" * 50_000)
     volume.commit()
     copy = Volume(crash_copy(volume.directory, tmp_path / "copy"))
-    assert not any(flagged(copy, inode) for inode in inodes)
+    assert not any(safe(copy, inode) for inode in inodes)
     assert copy.pending
     copy.background()
     assert copy._syncing is not None
     copy._syncing.join()
     copy.background()
-    assert all(flagged(copy, inode) for inode in inodes)
+    assert all(safe(copy, inode) == 50_000 for inode in inodes)
     directory = crash_copy(copy.directory, tmp_path / "twice")
     copy.close()
     cut_content(directory, inodes[2], 1000)
@@ -211,27 +216,50 @@ def test_only_what_was_written_since_the_fsync_can_be_cut(volume: Volume, tmp_pa
     inode = new(volume, b"f").inode
     volume.write(inode, 0, b"x" * 50_000)
     volume.sync(inode)
-    volume.background()
     volume.write(inode, 50_000, b"y" * 50_000)
     volume.commit()
-    assert not flagged(volume, inode)
     directory = crash_copy(volume.directory, tmp_path / "copy")
+    shutil.copytree(directory, tmp_path / "shorter")
     cut_content(directory, inode, 60_000)
     copy = Volume(directory)
     assert copy.read(inode, 0, 99_999).data == b"x" * 50_000 + b"y" * 10_000
     copy.close()
+    cut_content(tmp_path / "shorter", inode, 40_000)
+    assert findings(tmp_path / "shorter") == {"content-lost": False}
+    copy = Volume(tmp_path / "shorter")
+    refused(errno.EIO, lambda: copy.read(inode, 0, 99_999))
+    copy.close()
 
 
-def test_the_flag_follows_an_fsync_with_a_later_batch(volume: Volume) -> None:
+def test_the_first_fsync_says_itself_what_is_safe_and_others_do_with_a_later_batch(volume: Volume) -> None:
     inode = new(volume, b"f").inode
     volume.write(inode, 0, b"x" * 50_000)
+    volume.background()
+    assert safe(volume, inode) == 0
     volume.sync(inode)
+    assert safe(volume, inode) == 50_000
     volume.write(inode, 0, b"y" * 60_000)
     volume.sync(inode)
-    assert not flagged(volume, inode), "the row was on its way beside the bytes"
+    assert safe(volume, inode) == 50_000, "the row was on its way beside the bytes"
     assert volume.pending
+    volume.write(inode, 60_000, b"z" * 10_000)
+    volume.sync(inode)
+    assert safe(volume, inode) == 60_000
     volume.background()
-    assert flagged(volume, inode)
+    assert safe(volume, inode) == 70_000
+    volume.write(inode, 100, b"in place")
+    volume.commit()
+    assert safe(volume, inode) == 70_000
+    volume.truncate(inode, 30_000)
+    volume.commit()
+    assert safe(volume, inode) == 30_000
+    volume.truncate(inode, 50_000)
+    volume.commit()
+    assert safe(volume, inode) == 30_000
+    volume.truncate(inode, 0)
+    volume.write(inode, 0, b"n" * 60_000)
+    volume.commit()
+    assert safe(volume, inode) == 0, "another content file"
 
 
 def test_many_files_reach_the_disk_at_the_end_by_one_call(volume: Volume, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -244,7 +272,7 @@ def test_many_files_reach_the_disk_at_the_end_by_one_call(volume: Volume, monkey
     assert findings(volume.directory) == {}
     again = Volume(volume.directory)
     (left,) = again.reader.execute(
-        f"SELECT count(*) FROM inode WHERE flags & {schema.CONTENT} AND NOT flags & {schema.SYNCED}"
+        f"SELECT count(*) FROM inode WHERE flags & {schema.CONTENT} AND safe < size"
     ).fetchone()
     again.close()
     assert left == 0
@@ -437,6 +465,19 @@ def test_a_volume_of_the_first_version_is_taken_over_with_its_content_files(dire
     assert volume.read(Inode(2), 0, 100).data == b"hello world"
     check(volume)
     volume.close()
+
+
+def test_what_version_5_had_on_the_disk_is_safe(directory: Path) -> None:
+    db = schema.connect(directory / "index.db")
+    for step in schema.MIGRATIONS[:5]:
+        step(db)
+    db.execute("PRAGMA user_version = 5")
+    for inode, flags in ((2, schema.DIRTY | schema.CONTENT | 2048), (3, schema.DIRTY | schema.CONTENT)):
+        row = (inode, 0o100644, 1, 0, 0, 0, 9, 8, 1, 1, 1, 1, 7, 1, flags, 0)
+        db.execute(f"INSERT INTO inode VALUES ({', '.join('?' * 16)})", row)
+    schema.migrate(db)
+    assert db.execute("SELECT inode, safe, flags & 2048 FROM inode").fetchall() == [(2, 9, 0), (3, 0, 0)]
+    db.close()
 
 
 def test_after_a_crash_a_listing_and_a_look_show_the_same_version(volume: Volume, tmp_path: Path) -> None:

@@ -83,6 +83,24 @@ def fsync_keeps_what_it_said(work: Work) -> None:
         work.must("tiny", TINY * (turn + 2))
 
 
+def a_log_grows(work: Work) -> None:
+    content = BIG
+    log = work.new("log", content)
+    for turn in range(12):
+        content += SMALL
+        work.may("log", content)
+        work.volume.write(log, len(content) - len(SMALL), SMALL)
+        if turn % 3 == 1:
+            work.volume.background()
+        work.volume.sync(log)
+        work.must("log", content)
+    for number in range(3):  # nobody asks for these, and their directories are new
+        work.new(f"lone{number}", BIG, sync=False)
+        work.may(f"lone{number}", ANY)
+    work.volume.background()
+    work.volume.background()
+
+
 def a_rename_over_is_old_or_new(work: Work) -> None:
     for name, old, new in (("r1", BIG, OTHER), ("r2", SMALL, TINY), ("r3", SMALL, OTHER), ("r4", BIG, TINY)):
         work.new(name, old)
@@ -196,6 +214,7 @@ def packed_bytes(work: Work) -> None:
 
 STEPS = (
     fsync_keeps_what_it_said,
+    a_log_grows,
     a_rename_over_is_old_or_new,
     truncating_and_writing_anew,
     removal_and_times,
