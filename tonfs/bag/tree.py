@@ -7,7 +7,7 @@ zero bytes mean "unknown", except for the leaves that fill the tree up to a powe
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from hashlib import sha256
 from typing import Final
 
@@ -65,9 +65,6 @@ class PieceTree:
     def entry(self, number: int) -> bytes:
         return bytes(self.heap[32 * number : 32 * number + 32])
 
-    def set_entry(self, number: int, value: bytes) -> None:
-        self.heap[32 * number : 32 * number + 32] = value
-
     def piece_hash(self, index: int) -> bytes:
         """sha256 of the piece; zeros when not known yet."""
         return self.entry(self.width + index)
@@ -97,15 +94,15 @@ class PieceTree:
             raise BadPiece(f"The proof of piece {index} is not known yet.")
         return _proof_boc(self, index)
 
-    def learn(self, index: int, path: Sequence[bytes]) -> None:
-        """Keep what a verified proof says: `path` as `proof_path` returns it."""
+    def said(self, index: int, path: Sequence[bytes], root_hash: bytes) -> Iterator[tuple[int, bytes]]:
+        """(entry, hash) that a verified proof says: `path` as `proof_path` returns it."""
         number = self.width + index
-        self.set_entry(number, path[0])
+        yield number, path[0]
         for sibling in path[1:]:
-            self.set_entry(number ^ 1, sibling)
+            yield number ^ 1, sibling
             number >>= 1
-        if self.depth and self.entry(1) == _ZERO:
-            self.set_entry(1, path_root(index, path))
+        if self.depth:
+            yield 1, root_hash
 
 
 def _full_heap(hashes: Sequence[bytes]) -> bytes:

@@ -54,20 +54,20 @@ def read_all(fd: int, length: int, offset: int) -> bytes:
     return data
 
 
-def map_file(path: Path, size: int, *, make: bool) -> mmap.mmap:
+def map_file(path: Path, size: int, *, make: bool, sparse: bool = False) -> mmap.mmap:
     """Map a file of exactly `size` bytes; `make` reserves its blocks, so that no write to the map can fail.
 
-    Raises OSError, Damaged when an existing file has another size.
+    Not those of a `sparse` one: its map is only read. Raises OSError, Damaged when an existing file has another size.
     """
     fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | (os.O_CREAT if make else 0), 0o644)
     try:
         if make:
-            if os.fstat(fd).st_size > size:
-                os.ftruncate(fd, size)
-            os.posix_fallocate(fd, 0, size)
+            os.ftruncate(fd, size)
+            if not sparse:
+                os.posix_fallocate(fd, 0, size)
         elif os.fstat(fd).st_size != size:
             raise Damaged(f"{path} does not have {size} bytes.")
-        return mmap.mmap(fd, size)
+        return mmap.mmap(fd, size, access=mmap.ACCESS_READ if sparse else mmap.ACCESS_WRITE)
     finally:
         os.close(fd)
 

@@ -17,31 +17,21 @@ from __future__ import annotations
 
 import contextlib
 import json
-import mmap
 import os
 import shutil
 import threading
-from bisect import bisect_right
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
-from ..bag import BagFile, BagHeader, PieceTree, TorrentInfo, check_piece, proof_path, tree_depth
+from ..bag import BagHeader, PieceTree, TorrentInfo, check_piece, proof_path
 from ..errors import BadBag, BadPiece, Damaged, NotFound, Refused, TonfsError, UsageError
 from ..ids import BagId, bag_id
 from .create import CreatedBag
+from .data_files import DataFiles
 from .hashing import Progress
-from .places import (
-    disk_error,
-    exists_below,
-    map_file,
-    open_below,
-    read_all,
-    remove_below,
-    sync_folder,
-    write_all,
-    write_atomically,
-)
+from .known_pieces import KnownPieces, ones
+from .places import disk_error, read_all, sync_folder, write_all, write_atomically
 
 _VERSION: Final = 1
 _LAYOUTS: Final = ("none", "started", "done")
@@ -63,9 +53,8 @@ class StoredBag:
         self._lock = threading.RLock()
         self._info: TorrentInfo | None = None
         self._header: BagHeader | None = None
-        self._tree: PieceTree | None = None
-        self._have: mmap.mmap | None = None
-        self._touched: set[bytes] = set()
+        self._known: KnownPieces | None = None
+        self._files = DataFiles(self.data_root, directory / "header.bin", follow_links=self.foreign)
 
     # Making and opening.
 
@@ -92,13 +81,8 @@ class StoredBag:
         state = _new_state(info.bag_id, where, foreign=foreign, layout="done")
         try:
             directory.mkdir(parents=True, exist_ok=True)
-            tree = map_file(directory / "tree.bin", 64 << tree_depth(info.pieces), make=True)
-            tree[:] = bytes(PieceTree(created.hashes).heap)
-            have = map_file(directory / "have.bin", -(-info.pieces // 8), make=True)
-            have[:] = _ones(info.pieces)
-            for one in (tree, have):
-                one.flush()
-                one.close()
+            write_atomically(directory / "tree.bin", bytes(PieceTree(created.hashes).heap))
+            write_atomically(directory / "have.bin", ones(info.pieces))
             write_atomically(directory / "header.bin", header.to_bytes())
             write_atomically(directory / "info.boc", info.to_boc())
             write_atomically(directory / "bag.json", _encode(state))
@@ -146,7 +130,7 @@ class StoredBag:
         except BadBag as exc:
             raise Damaged(f"{self.directory / 'info.boc'} is damaged: {exc.message}") from None
         try:
-            self._map(info, make=False)
+            self._known = KnownPieces(self.directory, info, make=False)
         except FileNotFoundError as exc:
             raise Damaged(f"{exc.filename} is missing.") from None
         self._info = info
@@ -159,11 +143,6 @@ class StoredBag:
                 self._try_header()
         except BadBag as exc:
             raise Damaged(f"{self.directory / 'header.bin'} is damaged: {exc.message}") from None
-
-    def _map(self, info: TorrentInfo, *, make: bool) -> None:
-        heap = map_file(self.directory / "tree.bin", 64 << tree_depth(info.pieces), make=make)
-        self._have = map_file(self.directory / "have.bin", -(-info.pieces // 8), make=make)
-        self._tree = PieceTree(heap=memoryview(heap), pieces=info.pieces)
 
     def _save_state(self, layout: str) -> None:
         self._state = {**self._state, "layout": layout}
@@ -181,7 +160,7 @@ class StoredBag:
 
     @property
     def have_count(self) -> int:
-        return int.from_bytes(self.have_bitmap(), "little").bit_count()
+        return 0 if self._known is None else self._known.count
 
     @property
     def complete(self) -> bool:
@@ -189,31 +168,22 @@ class StoredBag:
 
     def have(self, index: int) -> bool:
         """Whether piece `index` is here; False for numbers outside the bag."""
-        info, bits = self._info, self._have
-        if info is None or bits is None or not 0 <= index < info.pieces:
-            return False
-        return bool(bits[index >> 3] >> (index & 7) & 1)
+        return self._known is not None and self._known.have(index)
 
     def have_bitmap(self) -> bytes:
         """One bit a piece, least significant first, as `storage.updateInit` wants it. Empty without info."""
-        return b"" if self._have is None else bytes(self._have)
+        return b"" if self._known is None else self._known.bitmap()
 
     def here(self) -> Iterator[int]:
         """Numbers of the pieces that are here; cheap also when millions are claimed and few came."""
-        for at, byte in enumerate(self.have_bitmap()):
-            if byte:
-                yield from (index for index in range(at * 8, at * 8 + 8) if self.have(index))
-
-    def missing(self) -> list[int]:
-        """Numbers of the pieces that are not here. Empty without info."""
-        return [] if self._info is None else [i for i in range(self._info.pieces) if not self.have(i)]
+        return iter(()) if self._known is None else self._known.here()
 
     def pieces_for(self, name: bytes, offset: int, length: int) -> range:
         """Numbers of the pieces that hold these bytes of a file (clipped to it).
 
         Raises NotFound for a name that is not in the bag, UsageError before the header is known.
         """
-        info, header = self._need_info(), self._header
+        (info, _), header = self._need(), self._header
         if header is None:
             raise UsageError(f"The header of bag {self.bag_id.hex()} is not here yet.")
         entry = header.file(name)
@@ -231,26 +201,24 @@ class StoredBag:
                 self._load((self.directory / "info.boc").read_bytes())  # another object was faster
             elif self._info is None:
                 try:
-                    self._map(info, make=True)
+                    self._known = KnownPieces(self.directory, info, make=True)
                     write_atomically(self.directory / "info.boc", boc)
                 except OSError as exc:
-                    self._tree = self._have = None
+                    self._known = None
                     raise disk_error(exc, f"keeping bag {self.bag_id.hex()}") from None
                 self._info = info
             return info
 
-    def _need_info(self) -> TorrentInfo:
-        if self._info is None:
+    def _need(self) -> tuple[TorrentInfo, KnownPieces]:
+        if self._info is None or self._known is None:
             raise UsageError(f"The TorrentInfo of bag {self.bag_id.hex()} is not here yet.")
-        return self._info
+        return self._info, self._known
 
     # Pieces.
 
     def proof(self, index: int) -> bytes:
         """The `proof` field of storage.piece. Raises BadPiece when it is not known."""
-        self._need_info()
-        assert self._tree is not None
-        return self._tree.proof(index)
+        return self._need()[1].tree.proof(index)
 
     def read_piece(self, index: int) -> bytes:
         """The bytes of a piece, checked against its hash.
@@ -258,26 +226,30 @@ class StoredBag:
         Raises NotFound when the piece is not here; Damaged when the disk holds other bytes or none (the piece then
         counts as missing).
         """
-        info = self._need_info()
-        if not self.have(index):
+        info, known = self._need()
+        if not known.have(index):
             raise NotFound(f"Piece {index} of bag {self.bag_id.hex()} is not here.")
         try:
-            return self._read_checked(info, index)
+            return self._read_checked(info, known, index)
         except (OSError, BadPiece, BadBag):
             pass  # perhaps the files were being moved just now
         with self._lock:
-            if not self.have(index):
+            if not known.have(index):
                 raise NotFound(f"Piece {index} of bag {self.bag_id.hex()} is not here any more.")
             try:
-                return self._read_checked(info, index)
+                return self._read_checked(info, known, index)
             except (OSError, BadPiece, BadBag) as exc:
-                self._set_bit(index, value=False)
+                known.mark(index, here=False)
                 raise Damaged(f"Piece {index} of bag {self.bag_id.hex()} is damaged on disk: {exc}") from None
 
-    def _read_checked(self, info: TorrentInfo, index: int) -> bytes:
-        assert self._tree is not None
-        data = self._read(index * info.piece_size, info.piece_length(index))
-        check_piece(info, index, self._tree.piece_hash(index), data)
+    def _read_checked(self, info: TorrentInfo, known: KnownPieces, index: int) -> bytes:
+        start, length = index * info.piece_size, info.piece_length(index)
+        if self._header is not None:
+            data = self._files.read(self._header, start, length)
+        else:
+            with open(self.directory / "header.part", "rb") as part:
+                data = read_all(part.fileno(), length, start)
+        check_piece(info, index, known.tree.piece_hash(index), data)
         return data
 
     def write_piece(self, index: int, data: bytes, proof: bytes) -> None:
@@ -287,13 +259,13 @@ class StoredBag:
         Raises BadPiece, BadBag when the header breaks the rules or a link is in the way, Refused for foreign data or
         files that are not ours, NoSpace.
         """
-        info = self._need_info()
+        info, known = self._need()
         path = proof_path(info, index, proof)
         check_piece(info, index, path[0], data)
         if self.foreign:
             raise Refused(f"The data of bag {self.bag_id.hex()} is read only.")
         with self._lock:
-            if self.have(index):
+            if known.have(index):
                 return
             if self.broken:
                 raise BadBag(self.broken)
@@ -301,11 +273,10 @@ class StoredBag:
                 self._try_header()
             try:
                 self._place(info, index, data)
+                known.learn(index, path)
             except OSError as exc:
                 raise disk_error(exc, f"writing piece {index} of bag {self.bag_id.hex()}") from None
-            assert self._tree is not None
-            self._tree.learn(index, path)
-            self._set_bit(index, value=True)
+            known.mark(index, here=True)
             if self._header is None:
                 self._try_header()
 
@@ -313,7 +284,7 @@ class StoredBag:
         start = index * info.piece_size
         if self._header is not None:
             self._lay_out(self._header)
-            self._write(self._header, start, data)
+            self._files.write(self._header, start, data)
             return
         if index >= info.header_pieces:
             raise UsageError(f"Piece {index} cannot be placed before the header of bag {self.bag_id.hex()} is known.")
@@ -323,29 +294,22 @@ class StoredBag:
         finally:
             os.close(fd)
 
-    def _set_bit(self, index: int, *, value: bool) -> None:
-        with self._lock:
-            assert self._have is not None
-            if self.have(index) != value:
-                self._have[index >> 3] ^= 1 << (index & 7)
-
     def _try_header(self) -> None:
         """Once all pieces of the header are here: parse it, lay out the files, move what follows the header."""
-        info = self._need_info()
-        if not all(self.have(index) for index in range(info.header_pieces)):
+        info, known = self._need()
+        if not all(known.have(index) for index in range(info.header_pieces)):
             return
         part = self.directory / "header.part"
         front = b""
         with contextlib.suppress(FileNotFoundError):
             front = part.read_bytes()[: info.header_pieces * info.piece_size]
-        assert self._tree is not None
         for index in range(info.header_pieces):  # power loss may have taken bytes whose bits are set
             piece = front[index * info.piece_size : (index + 1) * info.piece_size]
             try:
-                check_piece(info, index, self._tree.piece_hash(index), piece)
+                check_piece(info, index, known.tree.piece_hash(index), piece)
             except BadPiece:
-                self._set_bit(index, value=False)
-        if not all(self.have(index) for index in range(info.header_pieces)):
+                known.mark(index, here=False)
+        if not all(known.have(index) for index in range(info.header_pieces)):
             return
         try:
             header = BagHeader.parse(front[: info.header_size], info)
@@ -354,7 +318,7 @@ class StoredBag:
             raise
         try:
             self._lay_out(header)
-            self._write(header, info.header_size, front[info.header_size :])
+            self._files.write(header, info.header_size, front[info.header_size :])
             write_atomically(self.directory / "header.bin", front[: info.header_size])
             self._header = header
             part.unlink()
@@ -367,88 +331,30 @@ class StoredBag:
             return
         if self._state["layout"] == "none":
             ours = self.data_root.is_relative_to(self.directory)
-            for entry in header.files if not ours else ():
-                if exists_below(self.data_root, header.folder + entry.name):
-                    raise Refused(
-                        f"{self.data_root / os.fsdecode(header.folder + entry.name)} already exists.",
-                        hint="Download into an empty folder.",
-                    )
+            taken = None if ours else self._files.taken(header)
+            if taken is not None:
+                raise Refused(f"{taken} already exists.", hint="Download into an empty folder.")
             self._save_state("started")
-        for entry in header.files:
-            with open_below(self.data_root, header.folder + entry.name, write=True, size=entry.size):
-                pass
+        self._files.make(header)
         self._save_state("done")
-
-    # Bytes of the stream.
-
-    @staticmethod
-    def _segments(header: BagHeader, start: int, length: int) -> Iterator[tuple[BagFile | None, int, int]]:
-        """(file or None for the header, offset in it, length) of each part of a stretch of the stream."""
-        end = start + length
-        if start < header.size:
-            stop = min(end, header.size)
-            yield None, start, stop - start
-            start = stop
-        number = bisect_right(header.starts, start) - 1
-        while start < end:
-            entry = header.files[number]
-            stop = min(end, entry.start + entry.size)
-            if stop > start:
-                yield entry, start - entry.start, stop - start
-                start = stop
-            number += 1
-
-    def _read(self, start: int, length: int) -> bytes:
-        header = self._header
-        if header is None:
-            with open(self.directory / "header.part", "rb") as part:
-                return read_all(part.fileno(), length, start)
-        out = []
-        for entry, offset, size in self._segments(header, start, length):
-            if entry is None:
-                with open(self.directory / "header.bin", "rb") as front:
-                    out.append(read_all(front.fileno(), size, offset))
-            elif self.foreign:
-                with open(self.data_root / os.fsdecode(header.folder + entry.name), "rb") as stream:
-                    out.append(read_all(stream.fileno(), size, offset))
-            else:
-                with open_below(self.data_root, header.folder + entry.name) as fd:
-                    out.append(read_all(fd, size, offset))
-        return b"".join(out)
-
-    def _write(self, header: BagHeader, start: int, data: bytes) -> None:
-        view = memoryview(data)
-        for entry, offset, size in self._segments(header, start, len(data)):
-            if entry is not None:
-                name = header.folder + entry.name
-                with open_below(self.data_root, name, write=True, size=entry.size) as fd:
-                    write_all(fd, view[:size], offset)
-                self._touched.add(name)
-            view = view[size:]
 
     # Care.
 
     def sync(self) -> None:
         """Make everything written so far durable against power loss. Raises NoSpace, TonfsError."""
         with self._lock:
-            names, self._touched = self._touched, set()
             try:
-                for name in names:
-                    with contextlib.suppress(FileNotFoundError), open_below(self.data_root, name) as fd:
-                        os.fsync(fd)
-                if self._tree is not None and self._have is not None:
-                    for name_on_disk in ("tree.bin", "have.bin"):
-                        with open(self.directory / name_on_disk, "rb") as stream:
-                            os.fsync(stream.fileno())
+                self._files.sync()
+                if self._known is not None:
+                    self._known.sync()
                 sync_folder(self.directory)
             except OSError as exc:
-                self._touched |= names
                 raise disk_error(exc, f"syncing bag {self.bag_id.hex()}") from None
 
     def intact(self, index: int) -> bool:
         """Do the bytes on the disk match a piece that should be here? Changes nothing, unlike `read_piece`."""
         try:
-            self._read_checked(self._need_info(), index)
+            self._read_checked(*self._need(), index)
         except (OSError, BadPiece, BadBag):
             return False
         return True
@@ -486,14 +392,13 @@ class StoredBag:
         if self.foreign:
             raise Refused(f"The data of bag {self.bag_id.hex()} belongs to the user.")
         with self._lock:
-            info, header = self._info, self._header
-            if info is None or header is None or self._have is None:
+            info, header, known = self._info, self._header, self._known
+            if info is None or header is None or known is None:
                 return
-            for index in range(info.header_size // info.piece_size, info.pieces):
-                self._set_bit(index, value=False)
+            for index in known.here():
+                known.mark(index, here=index < info.header_size // info.piece_size)
             try:
-                remove_below(self.data_root, [header.folder + entry.name for entry in header.files])
-                self._touched.clear()
+                self._files.remove(header)
                 self._save_state("none")
             except OSError as exc:
                 raise disk_error(exc, f"dropping the data of bag {self.bag_id.hex()}") from None
@@ -507,18 +412,9 @@ class StoredBag:
     def close(self) -> None:
         """Let go of the maps. The object must not be used afterwards."""
         with self._lock:
-            if self._tree is not None and isinstance(self._tree.heap, memoryview):
-                heap = self._tree.heap.obj
-                self._tree.heap.release()
-                if isinstance(heap, mmap.mmap):
-                    heap.close()
-            if self._have is not None:
-                self._have.close()
-            self._tree = self._have = self._info = None
-
-
-def _ones(count: int) -> bytes:
-    return ((1 << count) - 1).to_bytes(-(-count // 8), "little")
+            if self._known is not None:
+                self._known.close()
+            self._known = self._info = None
 
 
 def _new_state(bag: BagId, data_root: str, *, foreign: bool, layout: str) -> dict[str, Any]:

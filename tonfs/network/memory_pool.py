@@ -25,9 +25,9 @@ class Pool:
         self._strangers: list[dict[Account, None]] = [{} for _ in range(_CLASSES)]
         """By class, those that came into it first in front."""
 
-    def make_room(self, size: int, account: Account) -> bool:
-        """Let so many more bytes fit for this account, at the cost of strangers that hold more than it does by now."""
-        lowest = 0 if account.chosen else account.held.bit_length()
+    def make_room(self, size: int, account: Account, held: int) -> bool:
+        """Let so many more bytes fit for this account, at the cost of strangers that hold more than `held`."""
+        lowest = 0 if account.chosen else held.bit_length()
         rank = _CLASSES - 1
         while self.used + size > self.limit:
             while rank > lowest and not self._strangers[rank]:
@@ -72,10 +72,12 @@ class Account:
             self._pool.forget(self, self.held)
             self._chosen = True
 
-    def take(self, size: int) -> bool:
-        """Whether so many more bytes may be held; they are, then."""
+    def take(self, size: int, *, stays: bool = False) -> bool:
+        """Whether so many more bytes may be held; they are, then.
+
+        `stays`: they will be held for long, so others lose theirs only if they hold more than we would now."""
         pool = self._pool
-        if pool.used + size > pool.limit and not pool.make_room(size, self):
+        if pool.used + size > pool.limit and not pool.make_room(size, self, self.held + size * stays):
             return False
         self._change(size)
         return True

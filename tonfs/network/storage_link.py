@@ -16,6 +16,7 @@ from ..ids import AdnlId
 from ..log import get_logger
 from . import overlay, storage_tl
 from .api import Peer
+from .memory_pool import Account
 from .storage_session import Action, Phase, SendPing, Session
 
 if TYPE_CHECKING:
@@ -39,10 +40,11 @@ QUERY_ANSWER: Final = 4096
 class Link:
     """Owned by a swarm. `run` lives until the swarm closes the link."""
 
-    def __init__(self, swarm: Swarm, peer: Peer, session: Session) -> None:
+    def __init__(self, swarm: Swarm, peer: Peer, session: Session, account: Account) -> None:
         self.swarm = swarm
         self.peer = peer
         self.session = session
+        self.account = account
         self.audits = 0
         """Audits that wait for this peer now."""
         self.bytes = 0
@@ -72,6 +74,11 @@ class Link:
 
     def close(self) -> None:
         self._scope.cancel()
+
+    def shed(self) -> None:
+        """Others need the room that this session's sets of pieces take: it ends; the peer may begin another one."""
+        self.session.forget()
+        self.close()
 
     def poke(self) -> None:
         """Something that concerns this peer changed."""

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
+from .memory_pool import Account
 from .storage_tl import (
     BLOCK_BYTES,
     BLOCK_PIECES,
@@ -27,7 +28,7 @@ from .storage_tl import (
     UpdateHavePieces,
     UpdateInit,
     UpdateState,
-    init_blocks,
+    init_block,
 )
 
 PING_EVERY: Final = 5.0
@@ -163,10 +164,12 @@ class Session:
     """`own_have() -> int` and `own_state() -> State` are asked whenever a message is made.
 
     `seqno`: the last number used towards this peer, or the unix time: C++ ignores numbers that do not grow, even
-    across restarts of ours (5.2).
+    across restarts of ours (5.2). `account`: for the sets of pieces, 4 MiB each in the largest bag.
     """
 
-    def __init__(self, sid: int, seqno: int, own_have: Callable[[], int], own_state: Callable[[], State]) -> None:
+    def __init__(
+        self, sid: int, seqno: int, own_have: Callable[[], int], own_state: Callable[[], State], account: Account
+    ) -> None:
         self.sid = sid
         self.seqno = seqno
         self.phase = Phase.IDLE
@@ -180,8 +183,10 @@ class Session:
         self._own_sid = sid
         self._own_have = own_have
         self._own_state = own_state
+        self._account = account
         self._known: dict[int, float] = {}
-        self._blocks: list[UpdateInit] = []
+        self._block: int | None = None
+        """The piece with which the next block of our have-set begins; None while none goes out."""
         self._snapshot: int | None = None
         self._told_have = 0
         self._told_state: State | None = None
@@ -190,7 +195,7 @@ class Session:
         self._told_us = False
         """The peer said what it has, in this session id."""
         self._unkept = False
-        """Some of it was not kept, because the bag's size was unknown: it must be told again."""
+        """Some of it was not kept, because the bag's size was unknown or the room full: it must be told again."""
         self._open_since = NEVER
         self._renewals = 0
         self._sending: Action | None = None
@@ -211,6 +216,41 @@ class Session:
     def pieces(self, pieces: int) -> None:
         self._pieces = pieces
         self.peer_have &= (1 << pieces) - 1
+        self._booked()
+
+    # Room.
+
+    def _keep(self, have: int) -> None:
+        """The peer has these, too."""
+        before = self.peer_have
+        self.peer_have |= have
+        if not self._booked():
+            self.peer_have, self._unkept = before, True
+
+    def _booked(self) -> bool:
+        """Whether there is room for all sets of this session. One that the whole bag shares costs nothing."""
+        shared = self._own_have()
+        ours = {id(one): one for one in (self._snapshot or 0, self._told_have) if one is not shared}
+        size = sum(one.bit_length() * 2 // 15 for one in (self.peer_have, *ours.values()))
+        more = size - self._account.held
+        if more > 0:
+            return self._account.take(more, stays=True)
+        self._account.give(-more)
+        return True
+
+    def _tell(self, told: int) -> bool:
+        """The peer knows of these pieces of ours. Without room for that the session ends."""
+        own = self._own_have()
+        self._told_have = own if told == own else told
+        if self._booked():
+            return True
+        self._account.shed()
+        return False
+
+    def forget(self) -> None:
+        """Others need the room: drop what was said. The session is over."""
+        self.peer_have = self._told_have = 0
+        self._snapshot = None
 
     # What arrives.
 
@@ -238,6 +278,7 @@ class Session:
         self._told_us = self._unkept = False
         self._told_state = None
         self._snapshot = None
+        self._booked()
         self._event(Event.NEW_ID)
 
     def update_arrived(self, sid: int, seqno: int, update: Update, now: float) -> bool:
@@ -258,7 +299,7 @@ class Session:
                 return False
             kept = [piece for piece in update.pieces if self.pieces is not None or piece < BLOCK_PIECES]
             self._unkept |= len(kept) < len(update.pieces)
-            self.peer_have |= mask_of(kept)
+            self._keep(mask_of(kept))
         if not isinstance(update, UpdateHavePieces):
             self.peer_state = update.state
         if isinstance(update, UpdateInit):
@@ -293,7 +334,7 @@ class Session:
         mask = bits_of(block.have) << offset
         if mask.bit_length() > limit:
             return False
-        self.peer_have |= mask
+        self._keep(mask)
         return True
 
     def _maybe_begun_again(self, seqno: int, now: float) -> None:
@@ -355,10 +396,9 @@ class Session:
         if self.phase is Phase.INIT:
             if self.pieces is None:
                 return None
-            if not self._blocks:
-                self._blocks = self._new_blocks(self.pieces)
-            first = self._blocks[0]
-            update = UpdateInit(first.have, first.offset, self._own_state())
+            if (snapshot := self._begin_init(self.pieces)) is None:
+                return None
+            update = init_block(snapshot, self._block or 0, self.pieces, self._own_state())
         elif self._told_state != self._own_state():
             update = UpdateState(self._own_state())
         elif new := self._news():
@@ -368,19 +408,26 @@ class Session:
         self.seqno += 1
         return SendUpdate(self.sid, self.seqno, update)
 
-    def _new_blocks(self, pieces: int) -> list[UpdateInit]:
-        """Go wants a repeated block to be identical: within one session id the have-set of the first time is sent
-        again, and what came since follows as updateHavePieces."""
+    def _begin_init(self, pieces: int) -> int | None:
+        """Our have-set as it goes out in blocks; None when there is no room for it.
+
+        Go wants a repeated block to be identical: within one session id the have-set of the first time is sent again,
+        and what came since follows as updateHavePieces."""
         if self._snapshot is None:
-            self._snapshot = self._own_have() & ((1 << pieces) - 1)
-        self._told_have = self._snapshot
-        return init_blocks(self._snapshot.to_bytes((pieces + 7) // 8, "little"), pieces, self._own_state())
+            own = self._own_have()
+            self._snapshot = own if own.bit_length() <= pieces else own & ((1 << pieces) - 1)
+        if self._block is None:
+            self._block = 0
+            if not self._tell(self._snapshot):
+                return None
+        return self._snapshot
 
     def _news(self) -> int:
         """Pieces of ours that the peer was not told about and might lack."""
-        if self.pieces is None or self.peer_have.bit_count() >= self.pieces:
+        own = self._own_have()
+        if self._told_have is own or self.pieces is None or self.peer_have.bit_count() >= self.pieces:
             return 0
-        return self._own_have() & ~self._told_have
+        return own & ~self._told_have
 
     def _renew_at(self) -> float:
         if self.phase is not Phase.OPEN or not self.wanted or (self._told_us and not self._unkept):
@@ -429,15 +476,15 @@ class Session:
     def _acknowledged(self, update: Update, now: float) -> None:
         if isinstance(update, UpdateInit):
             self._told_state = update.state
-            if self._blocks and self._blocks[0].offset == update.offset:
-                del self._blocks[0]
-                if not self._blocks:
+            if self._block == update.offset:
+                self._block += BLOCK_PIECES
+                if self._block >= (self.pieces or 0):
                     self._open_since = now
                     self._event(Event.ALL_BLOCKS)
         elif isinstance(update, UpdateState):
             self._told_state = update.state
         else:
-            self._told_have |= mask_of(update.pieces)
+            self._tell(self._told_have | mask_of(update.pieces))
             self._next_update = now + HAVE_EVERY
 
     def _unanswered(self, action: Action, now: float) -> None:
@@ -459,6 +506,6 @@ class Session:
     def _event(self, event: Event) -> None:
         before, self.phase = self.phase, advance(self.phase, event)
         if self.phase is not before:
-            self._blocks = []
+            self._block = None
             if self.phase is Phase.INIT:
                 self._next_update = NEVER

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, field
+from typing import Final, Protocol
 
 import trio
 
@@ -14,6 +14,7 @@ from ..errors import TonfsError
 from ..ids import AdnlId, BagId
 from .address import usable
 from .api import AdnlEndpoint, UdpAddress
+from .memory_pool import Pool
 from .overlay import OverlayNode
 from .piece_source import PieceSource
 from .storage_transfer import Reputation
@@ -31,6 +32,9 @@ class Finder(Protocol):
     def withdraw_overlay(self, bag_id: BagId) -> None: ...
 
 
+HAVE_BUDGET: Final = 64 << 20
+"""Bytes of what peers said that they have, and of what they were told that we have."""
+
 Progress = Callable[[int, int], None]
 """(pieces here, pieces in the bag)."""
 
@@ -47,6 +51,7 @@ class Shared:
     reputation_of: Callable[[BagId, AdnlId], Reputation]
     links: int = 0
     """Sessions of all swarms."""
+    have_sets: Pool = field(default_factory=lambda: Pool(HAVE_BUDGET))
 
     @property
     def reachable(self) -> bool:

@@ -19,6 +19,7 @@ from ..ids import AdnlId
 from ..log import get_logger
 from . import overlay, storage_tl, tl
 from .api import FetchReport, Peer
+from .memory_pool import Account
 from .overlay import OverlayNode
 from .piece_source import INLINE_PIECE
 from .storage_hunt import Hunt
@@ -186,9 +187,10 @@ class Swarm:
             self._shared.links += 1
             sid = self._shared.rng.getrandbits(63)
             seqno = max(int(self._shared.clock.now()), self._reputation(peer.id).seqno)
-            session = Session(sid, seqno, lambda: self.have, lambda: self._state(peer.id))
+            account = Account(self._shared.have_sets, lambda: made.shed())
+            session = Session(sid, seqno, lambda: self.have, lambda: self._state(peer.id), account)
             session.heard = trio.current_time()
-            link = self.links[peer.id] = Link(self, peer, session)
+            made = link = self.links[peer.id] = Link(self, peer, session, account)
             self._nursery.start_soon(self._run_link, link)
         return link
 
@@ -209,6 +211,7 @@ class Swarm:
         try:
             await link.run()
         finally:
+            link.account.shed()
             self._shared.links -= 1
             self._reputation(link.id).seqno = link.session.seqno
             if self.links.get(link.id) is link:

@@ -185,17 +185,9 @@ def parse_ok(data: bytes) -> None:
         raise BadPacket("not a storage.ok")
 
 
-def init_blocks(have: bytes, pieces: int, state: State) -> list[UpdateInit]:
-    """The whole have-set in blocks as the Go daemon demands them (reference 5.5): offset a multiple of 48000, size
-    exactly min(6000, ceil(pieces/8) - offset/8), unused trailing bits zero. At least one block for `pieces` >= 1.
-
-    `have`: bitmap, least significant bit first, of at most ceil(pieces/8) bytes; missing bytes count as zero.
-    """
-    size = (pieces + 7) // 8
-    bitmap = bytearray(have[:size].ljust(size, b"\0"))
-    if pieces % 8:
-        bitmap[-1] &= (1 << pieces % 8) - 1
-    return [
-        UpdateInit(bytes(bitmap[start : start + BLOCK_BYTES]), 8 * start, state)
-        for start in range(0, size, BLOCK_BYTES)
-    ]
+def init_block(have: int, start: int, pieces: int, state: State) -> UpdateInit:
+    """The block of the have-set that begins with piece `start`, as the Go daemon demands it (reference 5.5): `start` a
+    multiple of 48000, size exactly min(6000, ceil(pieces/8) - start/8), unused trailing bits zero."""
+    count = min(BLOCK_PIECES, pieces - start)
+    bits = have >> start & ((1 << count) - 1)
+    return UpdateInit(bits.to_bytes((count + 7) // 8, "little"), start, state)

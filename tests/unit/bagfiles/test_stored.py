@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import signal
@@ -13,9 +14,9 @@ from pathlib import Path
 import pytest
 
 from tonfs.bag import BagHeader, PieceTree, TorrentInfo
-from tonfs.bagfiles import CreatedBag, StoredBag, create_bag
+from tonfs.bagfiles import CreatedBag, StoredBag, create_bag, known_pieces
 from tonfs.bagfiles.create import describe
-from tonfs.errors import BadBag, BadPiece, Damaged, NotFound, Refused, Stale, UsageError
+from tonfs.errors import BadBag, BadPiece, Damaged, NoSpace, NotFound, Refused, Stale, UsageError
 from tonfs.ids import BagId
 
 FILES = {"a.bin": 10_000, "sub/b.bin": 5_000, "sub/deep/c": 1, "empty": 0, "z": 3_000}
@@ -133,10 +134,44 @@ def test_the_bitmap_is_least_significant_bit_first(seed: StoredBag, tmp_path: Pa
     assert download(seed, tmp_path / "copy", [0, 4]).have_bitmap() == b"\x11"
 
 
+def test_a_bag_that_claims_millions_of_pieces_takes_no_room_for_their_hashes(tmp_path: Path) -> None:
+    info = TorrentInfo(1 << 17, 32_000_000 << 17, bytes(32), 100, bytes(32))
+    stored = StoredBag.prepare(tmp_path / "bag", info.bag_id)
+    stored.set_info(info.to_boc())
+    sizes = {path.name: path.stat() for path in (tmp_path / "bag").iterdir()}
+    assert sizes["tree.bin"].st_size == 64 << 25
+    assert sum(512 * one.st_blocks for one in sizes.values()) < 5 << 20
+    assert list(stored.here()) == []
+    with pytest.raises(BadPiece, match="not known"):
+        stored.proof(31_999_999)
+
+
+def test_a_disk_that_is_full_for_a_hash_leaves_the_piece_missing(
+    seed: StoredBag, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy = download(seed, tmp_path / "copy", [0])
+    written: list[int] = []
+
+    def full(fd: int, data: bytes, offset: int) -> None:
+        written.append(offset)
+        if len(written) > 1:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(known_pieces, "write_all", full)
+        with pytest.raises(NoSpace):
+            copy.write_piece(4, seed.read_piece(4), seed.proof(4))
+    assert list(copy.here()) == [0]
+    copy.write_piece(4, seed.read_piece(4), seed.proof(4))
+    assert copy.proof(4) == seed.proof(4)
+    monkeypatch.setattr(known_pieces, "write_all", lambda *_: pytest.fail("all hashes above piece 1 are known by now"))
+    copy.write_piece(1, seed.read_piece(1), seed.proof(1))
+
+
 def test_a_reopened_download_goes_on_where_it_was(seed: StoredBag, tmp_path: Path) -> None:
     download(seed, tmp_path / "copy", [0, 2]).close()
     again = StoredBag.open(tmp_path / "copy")
-    assert again.missing() == [1, 3, 4]
+    assert list(again.here()) == [0, 2]
     assert again.proof(2) == seed.proof(2)
     again.close()
     assert download(seed, tmp_path / "copy").complete

@@ -10,9 +10,13 @@ import random
 from dataclasses import dataclass, field
 
 from tonfs.network.storage_session import Action, SendPing, SendUpdate, Session, bits_of
-from tonfs.network.storage_tl import BLOCK_PIECES, State, UpdateHavePieces, UpdateInit, UpdateState, init_blocks
+from tonfs.network.storage_tl import BLOCK_PIECES, State, UpdateHavePieces, UpdateInit, UpdateState, init_block
 
 INFINITE = float("inf")
+
+
+def init_blocks(have: int, pieces: int, state: State) -> list[UpdateInit]:
+    return [init_block(have, start, pieces, state) for start in range(0, pieces, BLOCK_PIECES)]
 
 
 @dataclass
@@ -46,8 +50,7 @@ class CppPeer:
         if sid != self.peer_sid:
             self.peer_sid = sid
             self.told = None
-            top = self.have.bit_length()
-            self.blocks = init_blocks(self.have.to_bytes((top + 7) // 8, "little"), top, self._state()) if top else []
+            self.blocks = init_blocks(self.have, self.have.bit_length(), self._state())
 
     def update_arrived(self, sid: int, seqno: int, update: object, now: float) -> bool:
         if sid != self.sid:
@@ -123,8 +126,7 @@ class GoPeer:
         return have
 
     def _begin(self) -> None:
-        size = (self.pieces + 7) // 8
-        self.init_left = init_blocks(self.have.to_bytes(size, "little"), self.pieces, State(True, False))
+        self.init_left = init_blocks(self.have, self.pieces, State(True, False))
 
     def reopen(self) -> None:
         """Another download of the bag begins on the old connection, under the old id (7.1 item 31)."""

@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.unit.network.storage_models import CppPeer, GoPeer, Wire
+from tonfs.network.memory_pool import Account, Pool
 from tonfs.network.storage_session import (
     Event,
     Phase,
@@ -21,15 +22,25 @@ from tonfs.network.storage_tl import State, UpdateHavePieces, UpdateInit, Update
 
 NOW = 1_700_000_000
 PIECES = 100
+ROOM = Account(Pool(1 << 20), lambda: None)
 
 
 class Own:
     """Our side: what we have and how we feel about the peer."""
 
-    def __init__(self, have: int = 0, pieces: int = PIECES, want: bool = True, sid: int = 5, seqno: int = NOW) -> None:
+    def __init__(
+        self,
+        have: int = 0,
+        pieces: int = PIECES,
+        want: bool = True,
+        sid: int = 5,
+        seqno: int = NOW,
+        pool: Pool | None = None,
+    ) -> None:
+        room = Account(pool or Pool(1 << 20), lambda: self.session.forget())
         self.have = have
         self.state = State(True, want)
-        self.session = Session(sid, seqno, lambda: self.have, lambda: self.state)
+        self.session = Session(sid, seqno, lambda: self.have, lambda: self.state, room)
         self.session.pieces = pieces
 
 
@@ -271,7 +282,7 @@ def test_bad_updates_are_refused_and_change_nothing():
 
 
 def test_while_the_size_of_a_bag_is_unknown_a_stranger_makes_us_keep_one_block_at_most():
-    session = Session(5, NOW, lambda: 0, lambda: State(True, True))
+    session = Session(5, NOW, lambda: 0, lambda: State(True, True), ROOM)
     session.ping_arrived(9, 0.0)
     assert session.update_arrived(9, 1, UpdateHavePieces((3, 47_999, 48_000, (1 << 25) - 1)), 0.0)
     assert session.update_arrived(9, 2, UpdateInit(b"\x01", 48_000 * 600, State(True, True)), 0.0)
@@ -283,7 +294,7 @@ def test_while_the_size_of_a_bag_is_unknown_a_stranger_makes_us_keep_one_block_a
 def test_what_was_not_kept_before_the_size_was_known_is_told_again():
     pieces = 100_000
     seeder = Own((1 << pieces) - 1, pieces, want=False)
-    reader = Session(7, NOW, lambda: 0, lambda: State(True, True))
+    reader = Session(7, NOW, lambda: 0, lambda: State(True, True), ROOM)
     reader.want(True, 0)
     wire = Wire(reader, seeder.session)
     wire.run(5)
@@ -294,6 +305,54 @@ def test_what_was_not_kept_before_the_size_was_known_is_told_again():
     before = wire.sent
     wire.run(100)
     assert wire.sent - before <= 45  # keep-alives only
+
+
+LARGE = 48_000 * 5
+TOP = UpdateHavePieces((LARGE - 1,))
+"""One piece, but a set with room for all those before it."""
+
+
+def test_sets_of_pieces_have_room_together_and_the_largest_go_first():
+    pool = Pool(5 * LARGE // 16)  # for two whole sets and a half
+    large = [Own(pieces=LARGE, want=False, pool=pool) for _ in range(3)]
+    for own in large:
+        own.session.ping_arrived(9, 0.0)
+        assert own.session.update_arrived(9, 1, TOP, 0.0), "answered, also when there was no room to keep it"
+    assert [own.session.peer_have.bit_length() for own in large] == [LARGE, LARGE, 0]
+    assert LARGE // 4 <= pool.used <= pool.limit
+    assert not large[2].session.update_arrived(9, 1, UpdateHavePieces((LARGE,)), 0.0)
+    small = [Own(pieces=48_000, want=False, pool=pool) for _ in range(2)]
+    for own in small:
+        own.session.ping_arrived(9, 0.0)
+        own.session.update_arrived(9, 1, UpdateInit(b"\1" * 6000, 0, State(True, True)), 0.0)
+    assert [own.session.peer_have.bit_length() for own in (*small, *large)] == [47_993, 47_993, 0, LARGE, 0]
+    large[1].session.ping_arrived(77, 0.0)
+    assert pool.used == 2 * (47_993 * 2 // 15), "a new id makes the room free"
+
+
+def test_what_the_peer_was_told_costs_nothing_while_it_is_all_that_we_have():
+    pool = Pool(LARGE)
+    own = Own((1 << LARGE) - 1, LARGE, want=False, pool=pool)
+    go = GoPeer(LARGE, 0, opens=True)
+    wire = Wire(own.session, go)
+    wire.run(20)
+    assert own.session.phase is Phase.OPEN
+    assert go.peer_have == own.have
+    assert pool.used < 100
+    own.have &= ~(1 << 5)  # it is damaged
+    own.session.update_arrived(own.session.sid, 50, UpdateHavePieces((1,)), 20.0)
+    assert LARGE // 8 < pool.used < LARGE // 7
+
+
+def test_a_session_without_room_for_what_it_told_is_over():
+    own = Own(1 << LARGE - 1, LARGE, want=False, pool=Pool(1000))
+    wire = Wire(own.session, GoPeer(LARGE, 0, opens=True))
+    wire.run(20)
+    assert own.session.phase is Phase.OPEN
+    assert own.session._snapshot == own.have
+    own.have |= 1  # another piece came: what was told is no longer all that we have
+    wire.run(2)
+    assert own.session._snapshot is None
 
 
 def test_old_cpp_offsets_in_bytes_are_understood():

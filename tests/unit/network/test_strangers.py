@@ -10,10 +10,13 @@ from pathlib import Path
 
 import pytest
 import trio
+import trio.testing
 
 from tests.fakes.simnet import SimNet, SimNode
 from tests.unit.network.swarm_kit import World
 from tests.unit.network.test_rldp import part_message, rldp_query
+from tonfs.bag import TorrentInfo
+from tonfs.bagfiles import StoredBag
 from tonfs.clock import SystemClock
 from tonfs.errors import BadPacket, PeerTimeout, PeerUnreachable
 from tonfs.ids import AdnlId, BagId
@@ -24,6 +27,7 @@ from tonfs.network import (
     keys,
     overlay,
     storage_node,
+    storage_shared,
     storage_swarm,
     storage_tl,
 )
@@ -35,7 +39,9 @@ from tonfs.network.global_config import parse_global_config
 from tonfs.network.keys import KeyPair
 from tonfs.network.memory_pool import Account, Pool
 from tonfs.network.node import AdnlNode
+from tonfs.network.storage_tl import UpdateHavePieces
 
+MOST_PIECES = 32_000_000
 VICTIM = ("10.6.6.6", 666)
 LONG_QUERY = [wire.Query(bytes(32), b"give me all")]
 LONG_RLDP = [wire.Custom(part_message(b"\1" * 32, rldp_query(b"give me all", 1 << 22), 0))]
@@ -219,6 +225,36 @@ async def test_sessions_of_all_bags_together_are_bounded_for_strangers(
     peers = [seeder.endpoint.peer(one.public_key, one.address) for one in strangers]
     assert [swarm.link_for(peer, stranger=True) is not None for peer in peers] == [True, True, False, False]
     assert swarm.link_for(peers[2]) is not None, "one that we look for gets a session all the same"
+
+
+async def test_sets_of_pieces_of_strangers_are_bounded(nursery: trio.Nursery, tmp_path: Path) -> None:
+    """32 million pieces: one number of the last one costs 4 MiB to keep."""
+    world = World(nursery, tmp_path)
+    small = world.make_bag()
+    host = await world.seeder("host", small)
+    info = TorrentInfo(1 << 17, MOST_PIECES << 17, bytes(32), 100, bytes(32))
+    StoredBag.prepare(tmp_path / "large", info.bag_id).set_info(info.to_boc())
+    await host.node.seed(info.bag_id, tmp_path / "large")
+    pool = host.node._shared.have_sets
+
+    async def claim(number: int, bag: BagId, piece: int) -> None:
+        peer = world.net.endpoint(f"stranger {number}").peer(host.endpoint.public_key, host.endpoint.address)
+        where = overlay.overlay_id(bag)
+        assert await peer.query(overlay.wrap(where, storage_tl.pack_ping(12)), timeout=5) == storage_tl.PONG
+        update = storage_tl.pack_add_update(12, 1, UpdateHavePieces((piece,)))
+        answer = await peer.rldp_query(overlay.wrap(where, update), max_answer=4096, timeout=5)
+        assert answer == storage_tl.OK
+
+    for number in range(40):
+        await claim(number, info.bag_id, MOST_PIECES - 1)
+    assert MOST_PIECES // 8 < pool.used <= storage_shared.HAVE_BUDGET
+    kept = sum(peer.pieces for peer in host.node.peers(info.bag_id))
+    assert 10 < kept < 20
+    await claim(100, small.info.bag_id, 3)
+    assert [peer.pieces for peer in host.node.peers(small.info.bag_id)] == [1]
+    await host.node.forget(info.bag_id)
+    await trio.testing.wait_all_tasks_blocked()
+    assert pool.used < 100
 
 
 async def test_an_invented_address_is_not_kept_for_the_next_start() -> None:
