@@ -125,7 +125,7 @@ class Outcome:
         return [finding for finding in self.left if not finding.harmless]
 
     def repaired(self, finding: Finding) -> bool:
-        return (finding.kind, finding.text) not in {(one.kind, one.text) for one in self.left}
+        return (finding.kind, finding.text) not in {(one.kind, one.text) for one in self.damage}
 
 
 def run(volume: Path, level: int, repair: bool, shown: _Shown) -> Outcome:

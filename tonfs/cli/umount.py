@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+import sys
 import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
@@ -15,9 +16,14 @@ from ..control import call_sync
 from ..errors import TimedOut, TonfsError
 from .common import Context, parse_duration, pass_context, show_size
 
+if TYPE_CHECKING:
+    from rich.status import Status
+
 PATIENCE: Final = 300.0
 """Seconds for what is still being written."""
-SAY_EVERY: Final = 1.0
+LOOK_EVERY: Final = 1.0
+SAY_EVERY: Final = 5.0
+"""Where lines stay: not on a terminal."""
 
 Say = Callable[[str], None]
 
@@ -28,6 +34,31 @@ def _status(volume: Path) -> dict[str, Any] | None:
         return call_sync(volume / "run" / "front.sock", "status", who="front", timeout=10.0)
     except TonfsError:
         return None
+
+
+class Line:
+    """A line that changes in place on a terminal; elsewhere a new one now and then, from a second on."""
+
+    def __init__(self, quiet: bool) -> None:
+        self._status: Status | None = None
+        if sys.stderr.isatty() and not quiet and not os.environ.get("NO_COLOR"):
+            from rich.console import Console
+
+            self._status = Console(stderr=True).status("")
+        self._quiet = quiet
+        self._next = 0.0
+
+    def __call__(self, text: str) -> None:
+        if self._status is not None:
+            self._status.update(text)
+            self._status.start()
+        elif not self._quiet and time.monotonic() >= self._next:
+            self._next = time.monotonic() + SAY_EVERY
+            click.echo(text, err=True)
+
+    def end(self) -> None:
+        if self._status is not None:
+            self._status.stop()
 
 
 class _Watch:
@@ -46,16 +77,19 @@ class _Watch:
 
     def __exit__(self, *_: object) -> None:
         self._done.set()
+        self._thread.join(1.0)  # it may be asking the front
 
     def _work(self) -> None:
-        while not self._done.wait(SAY_EVERY):
+        while not self._done.wait(LOOK_EVERY):
             seconds = time.monotonic() - self._start
             now = _status(self._volume)
-            if now is None:
-                self._say(f"Writing the last of it to the disk, {seconds:.0f} s …")
-            else:
-                came = max(0, int(now["bytes"]["dirty"]) - self._before)
+            came = 0 if now is None else int(now["bytes"]["dirty"]) - self._before
+            if self._done.is_set():
+                return
+            if came > 0:
                 self._say(f"Writing what programs left: {show_size(came)} so far, {seconds:.0f} s …")
+            else:
+                self._say(f"Writing to the disk, {seconds:.0f} s …")
 
 
 def leave(
@@ -64,6 +98,7 @@ def leave(
     lazy: bool = False,
     timeout: float = PATIENCE,
     say: Say,
+    progress: Say,
 ) -> tuple[Path, dict[str, Any] | None]:
     """Unmount and wait until the front has put everything on the disk and is gone; dead mounts are cleaned up.
 
@@ -82,7 +117,7 @@ def leave(
         return volume, None
     before = _status(volume)
     end = time.monotonic() + timeout
-    with _Watch(volume, before, say):
+    with _Watch(volume, before, progress):
         unmount(point, lazy=lazy, timeout=timeout)
         while is_held(volume):
             if time.monotonic() > end:
@@ -101,7 +136,11 @@ def command(context: Context, directory: Path, timeout: str, lazy: bool) -> None
         if not context.quiet:
             click.echo(text, err=True)
 
-    volume, before = leave(directory, lazy=lazy, timeout=parse_duration(timeout), say=say)
+    line = Line(context.quiet)
+    try:
+        volume, before = leave(directory, lazy=lazy, timeout=parse_duration(timeout), say=say, progress=line)
+    finally:
+        line.end()
     dirty = (before or {}).get("files", {}).get("dirty", 0)
     if dirty and context.verbose:
         click.echo(f"{dirty} files are not in a pack yet; they are safe in {volume}.", err=True)

@@ -23,6 +23,7 @@ from .schema import CONTENT, INLINE, SEGMENTED
 from .segments import Segment, pieces
 
 _CHUNK: Final = 1 << 20
+_PERHAPS: Final = " Providers may have it all the same: let the agent audit them ('tonfs up'), then look again."
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,8 +88,11 @@ class PackCheck:
 
     def _nowhere(self, pack: _Pack) -> Iterator[Finding]:
         if self._used(pack) and not pack.proven:
-            text = f"The pack {pack.name[:16]} is neither on this disk nor proven by any provider."
-            yield Finding("pack-lost", text, self._again(pack))
+            text, fix = (
+                f"The pack {pack.name[:16]} is neither on this disk nor proven by any provider.",
+                self._again(pack),
+            )
+            yield Finding("pack-lost", text if fix is not None else text + _PERHAPS, fix)
 
     def _pieces(self, pack: _Pack, stored: StoredBag) -> Iterator[Finding]:
         info = stored.info
@@ -100,6 +104,8 @@ class PackCheck:
             fix = None if pack.proven else self._again(pack)
             if pack.proven:
                 fix = Fix("forget_pieces", (pack.name, tuple(bad)), "fetch them again from its providers")
+            elif fix is None and self._used(pack):
+                text += _PERHAPS
             yield Finding("pack-damaged", text, fix, harmless=not self._used(pack))
         manifest = self._manifest(pack, stored, bad)
         if isinstance(manifest, Finding):

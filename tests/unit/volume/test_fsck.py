@@ -316,6 +316,7 @@ def test_damage_is_found_and_mended(
     assert world.fsck().found == seen.found, "without --repair nothing changes"
     done = world.fsck(repair=True)
     assert done.damage == []
+    assert all(done.repaired(one) for one in seen.damage)
     assert world.fsck().damage == []
     assert world.tree() == {key.format(**vars(world)): value for key, value in after.items()}
 
@@ -345,6 +346,21 @@ def test_a_wrong_manifest_of_evicted_files_is_said_with_what_helps(
     (finding,) = world.fsck(repair=True).damage
     assert finding.kind == "pack-manifest"
     assert "tonfs fetch" in finding.text
+
+
+@pytest.mark.parametrize("gone", [True, False])
+def test_evicted_bytes_whose_replicas_are_not_known_to_be_there_may_be_found_by_an_audit(
+    world: World, gone: bool
+) -> None:
+    world.evict()
+    world.sql("UPDATE pack SET proven = 0")
+    if gone:
+        shutil.rmtree(world.path / "packs")
+    else:
+        damaged_pack(world, proven=False)
+    (finding,) = world.fsck(repair=True).damage
+    assert finding.fix is None
+    assert "let the agent audit them" in finding.text
 
 
 def _page(world: World) -> None:
