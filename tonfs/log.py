@@ -15,7 +15,7 @@ import sys
 import time
 from collections.abc import Mapping
 from functools import lru_cache
-from typing import Any, Final
+from typing import Final
 
 from .ids import Secret
 
@@ -84,17 +84,18 @@ class Batch:
         """Write what waits, with one call per handler."""
         if not self._waiting:
             return
-        waiting = [self._record(*item) for item in self._waiting]
-        self._waiting = []
+        waiting, self._waiting = self._waiting, []
         for handler in logging.getLogger().handlers:
-            if type(handler) is logging.StreamHandler:
-                text = "".join(handler.format(record) + handler.terminator for record in waiting)
+            line = getattr(handler.formatter, "line", None)
+            if type(handler) is logging.StreamHandler and line is not None:
+                name, event = self._logger.name, self._event
+                text = "".join(line(created, "info", name, event, fields) + "\n" for created, fields in waiting)
                 with contextlib.suppress(OSError, ValueError), handler.lock or contextlib.nullcontext():
                     handler.stream.write(text)
                     handler.stream.flush()
             else:
-                for record in waiting:
-                    handler.handle(record)
+                for item in waiting:
+                    handler.handle(self._record(*item))
 
 
 @lru_cache(4)
@@ -103,26 +104,26 @@ def _clock(seconds: int) -> str:
 
 
 class _TextFormatter(logging.Formatter):
+    def line(self, created: float, level: str, name: str, event: str, fields: Mapping[str, object]) -> str:
+        tail = "".join([f" {k}={v}" for k, v in fields.items()])
+        return f"{_clock(int(created))} {level:7} {name} {event}{tail}"
+
     def format(self, record: logging.LogRecord) -> str:
-        stamp = _clock(int(record.created))
-        fields: Mapping[str, Any] = getattr(record, "fields", {})
-        tail = "".join(f" {k}={v}" for k, v in fields.items())
-        line = f"{stamp} {record.levelname.lower():7} {record.name} {record.getMessage()}{tail}"
+        fields: Mapping[str, object] = getattr(record, "fields", {})
+        line = self.line(record.created, record.levelname.lower(), record.name, record.getMessage(), fields)
         return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
 
 
 class _JsonFormatter(logging.Formatter):
+    def line(self, created: float, level: str, name: str, event: str, fields: Mapping[str, object]) -> str:
+        stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(created))
+        return json.dumps({"time": stamp, "level": level, "logger": name, "event": event, **fields}, ensure_ascii=False)
+
     def format(self, record: logging.LogRecord) -> str:
-        out: dict[str, Any] = {
-            "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(record.created)),
-            "level": record.levelname.lower(),
-            "logger": record.name,
-            "event": record.getMessage(),
-            **getattr(record, "fields", {}),
-        }
+        fields = dict(getattr(record, "fields", {}))
         if record.exc_info:
-            out["traceback"] = self.formatException(record.exc_info)
-        return json.dumps(out, ensure_ascii=False)
+            fields["traceback"] = self.formatException(record.exc_info)
+        return self.line(record.created, record.levelname.lower(), record.name, record.getMessage(), fields)
 
 
 def configure(level: int = logging.INFO, fmt: str = "text") -> None:

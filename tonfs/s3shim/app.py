@@ -175,7 +175,9 @@ class _Server:
         request_id = new_request_id()
         begin = time.monotonic()
         self._turns.take()
-        self._connections.begin(request)
+        connection = request.protocol
+        assert isinstance(connection, Connection)
+        connection.begin()
         label = "-"
 
         def named(operation: Operation) -> None:
@@ -187,19 +189,18 @@ class _Server:
         except TonfsError as exc:
             answer = self._refused(request, exc, request_id)
         except (asyncio.CancelledError, ConnectionError):
-            self._connections.end(request)
+            connection.end()
             raise
         except Exception as exc:
             log.error("a request failed", request_id=request_id, operation=label, exc=exc)
             answer = self._refused(request, TonfsError("internal"), request_id)
-        if isinstance(request.protocol, Connection):
-            request.protocol.take_back()
+        connection.take_back()
         try:
             return await send(request, answer, request_id)
         finally:
             if answer.stream is not None:
                 answer.stream.close()
-            self._connections.end(request)
+            connection.end()
             self._requests.add(
                 request_id=request_id,
                 operation=label,
@@ -215,19 +216,17 @@ class _Server:
         if question.raw_path == HEALTH and not question.query and question.method in ("GET", "HEAD"):
             return Answer(200, [("Content-Type", "text/plain")], b"ok\n")
         check_method(question)
-        identity, access = identify(
+        identity = identify(
             question, door.keys, now=door.clock.now(), region=door.region, presigned_v2=door.presigned_v2
         )
         target = route(question)
         named(target.operation)
         operation = target.operation
         bucket = target.bucket.decode("latin-1")
-        if bucket and not access.allows(bucket, operation.rights):
+        if bucket and not identity.access.allows(bucket, operation.rights):
             raise S3Error("AccessDenied", 403, f"This access key may not do {operation.label} there.")
         check_headers(question, operation)
-        call = Call(
-            door, question, identity, access, target.bucket, target.key, HttpBody(request, question, door.crowd)
-        )
+        call = Call(door, question, identity, target.bucket, target.key, HttpBody(request, question, door.crowd))
         return await operations.answer(call, operation)
 
     def _refused(self, request: web.BaseRequest, exc: TonfsError, request_id: str) -> Answer:

@@ -17,6 +17,11 @@ from .door import MAX_OBJECT, Call
 from .mapping import too_large
 from .sigv4 import PayloadKind
 
+SMALL: Final = 16 << 10
+"""Bytes of a body that are hashed and stored without a thread."""
+_HELD: Final = 2047
+"""hashlib lets other threads run while it hashes more, and then has to wait for its turn again: on a busy door longer
+than it takes to hash SMALL bytes."""
 _DIGITS: Final = re.compile(r"[0-9]{1,18}")
 
 
@@ -157,9 +162,12 @@ class Intake:
             yield piece
 
     def absorb(self, block: bytes | memoryview) -> None:
-        """Account for a block: slow for a loop, fine in a thread."""
-        self.absorb_md5(block)
-        self.absorb_rest(block)
+        """Account for a block: fine for a loop up to SMALL, else slow."""
+        step = _HELD if len(block) <= SMALL else len(block)
+        for start in range(0, len(block), step):
+            piece = block[start : start + step]
+            self.absorb_md5(piece)
+            self.absorb_rest(piece)
 
     def absorb_md5(self, block: bytes | memoryview) -> None:
         """One half of `absorb`; the two may run at the same time."""

@@ -14,7 +14,7 @@ import re
 from typing import Final
 
 from ..errors import S3Error
-from .sigv4 import EMPTY_SHA256, Identity, PayloadKind
+from .sigv4 import EMPTY_SHA256, Identity, PayloadKind, sign
 
 MAX_LINE: Final = 256
 MAX_TRAILER: Final = 8192
@@ -40,7 +40,7 @@ class _Signatures:
     def check(self, kind: str, middle: tuple[str, ...], digest: str, signature: bytes) -> None:
         identity = self._identity
         text = "\n".join((f"AWS4-HMAC-SHA256-{kind}", identity.date, identity.scope, self._previous, *middle, digest))
-        expected = hmac.digest(identity.signing_key, text.encode(), "sha256").hex()
+        expected = sign(identity.signing_key, text)
         if not hmac.compare_digest(expected.encode(), signature):
             raise S3Error("SignatureDoesNotMatch", 403, "The signature of a chunk of the body does not match.")
         self._previous = expected

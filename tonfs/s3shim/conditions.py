@@ -49,6 +49,9 @@ def failed() -> S3Error:
     return S3Error("PreconditionFailed", 412, "At least one of the pre-conditions you specified did not hold.")
 
 
+CONDITIONS: Final = frozenset({"if-match", "if-unmodified-since", "if-none-match", "if-modified-since"})
+
+
 def not_modified(header: Header, etag: str, modified: float) -> bool:
     """For GET and HEAD: True means 304. Raises S3Error(PreconditionFailed). `modified`: UTC seconds."""
     seconds = int(modified)

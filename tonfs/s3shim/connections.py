@@ -41,12 +41,14 @@ def _quiet_logger() -> logging.Logger:
 class Connection(web.RequestHandler):
     """Answers what is not HTTP with an error as S3 has them, and lets large bodies pass its parser by."""
 
-    __slots__ = ("_rest", "inlet")
+    __slots__ = ("_rest", "idle_since", "inlet")
 
     def __init__(self, manager: web.Server, piece: memoryview, **words: Any) -> None:
         super().__init__(manager, **words)
         self._rest: Rest | None = None
         self.inlet = Inlet(self, piece)
+        self.idle_since: float | None = self._loop.time()
+        """When it was made, or answered the last request; None while it answers one."""
 
     def rest_of(self, content: StreamReader, left: int) -> Rest | None:
         """What is still to come of the request's body, `left` bytes, of which the parser has seen nothing yet."""
@@ -79,6 +81,14 @@ class Connection(web.RequestHandler):
             auto_decompress=False,
             max_msg_queue_size=self._max_msg_queue_size,
         )
+
+    def begin(self) -> None:
+        """A whole head has come."""
+        self.idle_since = None
+
+    def end(self) -> None:
+        """The answer is out."""
+        self.idle_since = self._loop.time()
 
     def take_back(self) -> None:
         """Nobody reads the body any more: what is left of it goes to the parser, until the connection is closed."""
@@ -123,35 +133,15 @@ class Connections(web.Server):
         }
         super().__init__(handler, **self._words)
         self._piece = memoryview(bytearray(PIECE))
-        self._busy: set[object] = set()
-        self._idle_since: dict[object, float] = {}
         self._patrol: asyncio.Task[None] | None = None
 
     def __call__(self) -> Inlet:  # type: ignore[override]  # to asyncio one protocol is as good as another
-        loop = asyncio.get_running_loop()
-        connection = Connection(self, self._piece, loop=loop, **self._words)
-        self._idle_since[connection] = loop.time()
-        return connection.inlet
+        return Connection(self, self._piece, loop=asyncio.get_running_loop(), **self._words).inlet
 
     def connection_made(self, handler: web.RequestHandler, transport: asyncio.Transport) -> None:
         super().connection_made(handler, transport)
         if len(self.connections) > MAX_CONNECTIONS:
             transport.abort()
-
-    def connection_lost(self, handler: web.RequestHandler, exc: BaseException | None = None) -> None:
-        super().connection_lost(handler, exc)
-        self._idle_since.pop(handler, None)
-        self._busy.discard(handler)
-
-    def begin(self, request: web.BaseRequest) -> None:
-        """A whole head has come."""
-        self._busy.add(request.protocol)
-
-    def end(self, request: web.BaseRequest) -> None:
-        """The answer is out."""
-        self._busy.discard(request.protocol)
-        if request.transport is not None:
-            self._idle_since[request.protocol] = asyncio.get_running_loop().time()
 
     def start_patrol(self, every_round: Callable[[], None]) -> None:
         async def patrol() -> None:
@@ -161,7 +151,8 @@ class Connections(web.Server):
                 every_round()
                 limit = loop.time() - IDLE
                 for connection in self.connections:
-                    if connection not in self._busy and self._idle_since.get(connection, limit) < limit:
+                    since = connection.idle_since if isinstance(connection, Connection) else None
+                    if since is not None and since < limit:
                         connection.force_close()
 
         self._patrol = asyncio.get_running_loop().create_task(patrol())

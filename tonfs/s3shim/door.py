@@ -87,11 +87,14 @@ class Call(NamedTuple):
     door: Door
     request: Request
     identity: Identity
-    access: AccessKey
     bucket: bytes
     key: bytes
     """Raw key, b"" for requests to a bucket or the service."""
     body: Body
+
+    @property
+    def access(self) -> AccessKey:
+        return self.identity.access
 
     def header(self, name: str) -> str | None:
         return self.request.header(name)

@@ -6,16 +6,16 @@ another inode; a write through the mount changes the version, and then the read 
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Final, NamedTuple
+from typing import Final
 
 from ..errors import FsError, S3Error, Stale, TonfsError
-from ..ids import Inode
 from ..log import get_logger
-from ..volume.api import Attr, Namespace, RemoteRange, S3Record
+from ..volume.api import ROOT, Attr, Namespace, RemoteRange, StoredObject
 from .door import Door
-from .mapping import Key, etag_of, find_bucket, find_object, no_key
+from .mapping import Key, bucket_visible, etag_of, find_bucket, no_key
 
 log = get_logger(__name__)
 
@@ -24,21 +24,19 @@ SMALL: Final = 64 << 10
 MAX_TRIES: Final = 8
 
 
-class Found(NamedTuple):
-    attr: Attr
-    record: S3Record | None
+class Found:
+    """What a client is told of an object."""
 
-    @property
-    def etag(self) -> str:
-        return etag_of(self.attr, self.record)
+    __slots__ = ("attr", "etag", "modified", "record", "size")
 
-    @property
-    def modified(self) -> float:
-        return self.attr.mtime_ns / 10**9
-
-    @property
-    def size(self) -> int:
-        return 0 if self.attr.is_dir else self.attr.size
+    def __init__(self, stored: StoredObject) -> None:
+        attr, record = stored
+        self.attr = attr
+        self.record = record
+        self.etag = etag_of(attr, record)
+        self.modified = attr.mtime_ns / 10**9
+        """UTC seconds."""
+        self.size = 0 if attr.is_dir else attr.size
 
 
 async def hold(door: Door, bucket: bytes, key: Key) -> Found:
@@ -47,50 +45,35 @@ async def hold(door: Door, bucket: bytes, key: Key) -> Found:
     Raises S3Error(NoSuchBucket, NoSuchKey).
     """
     namespace = door.namespace
-    place = find_bucket(namespace, bucket)
-    for _ in range(MAX_TRIES):
-        attr = find_object(namespace, place, key)
-        if attr is None:
-            raise no_key()
+    stored = None
+    if bucket_visible(bucket):
+        stored = namespace.find_object(ROOT, (bucket, *key.parts), marker=key.marker, hold=True)
+    if stored is None:
+        find_bucket(namespace, bucket)
+        raise no_key()
+    inode = stored.attr.inode
+    if inode in namespace.kernel.writers:
         try:
-            namespace.hold(attr.inode)
-        except FsError:
-            continue  # replaced between the two calls
-        try:
-            if attr.inode in namespace.kernel.writers:
-                await door.slow(partial(namespace.kernel.pull, attr.inode))
-            return describe(namespace, attr.inode)
-        except FsError:
-            namespace.drop(attr.inode)
+            await door.slow(partial(namespace.kernel.pull, inode))
+            stored = namespace.stored(inode)
         except BaseException:
-            namespace.drop(attr.inode)
+            namespace.drop(inode)
             raise
-    raise S3Error("SlowDown", 503, "The object is being replaced too quickly.")
-
-
-def describe(namespace: Namespace, inode: Inode) -> Found:
-    """Attributes and record that belong together. Raises FsError(ENOENT) when it is gone."""
-    for _ in range(MAX_TRIES):
-        before = namespace.getattr(inode)
-        record = namespace.record(inode)
-        if namespace.getattr(inode).version == before.version:
-            return Found(before, record)
-    raise S3Error("SlowDown", 503, "The object is being written too quickly.")
+    return Found(stored)
 
 
 def find(namespace: Namespace, bucket: Attr, key: Key, *, pull: bool = False) -> Found | None:
     """The object as it is now, not held. `pull`: with what a kernel held back of it; slow then."""
-    for _ in range(MAX_TRIES):
-        attr = find_object(namespace, bucket, key)
-        if attr is None:
+    try:
+        stored = namespace.find_object(bucket.inode, key.parts, marker=key.marker)
+        if stored is not None and pull and stored.attr.inode in namespace.kernel.writers:
+            namespace.kernel.pull(stored.attr.inode)
+            stored = namespace.find_object(bucket.inode, key.parts, marker=key.marker)
+    except FsError as exc:
+        if exc.errno == errno.ENOENT:  # the bucket was removed meanwhile
             return None
-        try:
-            if pull and attr.inode in namespace.kernel.writers:
-                namespace.kernel.pull(attr.inode)
-            return describe(namespace, attr.inode)
-        except FsError:
-            continue
-    raise S3Error("SlowDown", 503, "The object is being replaced too quickly.")
+        raise
+    return None if stored is None else Found(stored)
 
 
 async def read(door: Door, attr: Attr, offset: int, length: int, use: Callable[[bytes], object] | None = None) -> bytes:

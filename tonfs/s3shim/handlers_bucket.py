@@ -14,8 +14,9 @@ from ..volume.api import ROOT, Entry, Namespace
 from . import acl, xml
 from .body import read_whole
 from .door import OWNER_ID, Answer, Call, xml_answer
+from .found import find
 from .keys import Rights
-from .mapping import bucket_visible, check_new_bucket, conflict, find_bucket, find_object, no_bucket, no_key, parse_key
+from .mapping import bucket_visible, check_new_bucket, conflict, find_bucket, no_bucket, no_key, parse_key
 from .router import UNSET
 from .tokens import make_token, read_token
 
@@ -191,7 +192,7 @@ def _existing(call: Call) -> bool:
     """Is the object's bucket public? Raises S3Error(NoSuchBucket, NoSuchKey)."""
     namespace = call.door.namespace
     bucket = find_bucket(namespace, call.bucket)
-    if find_object(namespace, bucket, parse_key(call.key)) is None:
+    if find(namespace, bucket, parse_key(call.key)) is None:
         raise no_key()
     return acl.is_public(call.door, call.bucket)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
@@ -196,7 +196,7 @@ async def _copy(call: Call, key: Key, found: Found, record: S3Record, algorithm:
     bucket, check = check_destination(call, key), write_check(call)
     with staging(call) as staged:
         copied = await copy_bytes(call, found, 0, found.size, staged.inode, algorithm)
-        whole = replace(record, etag=copied.md5, checksums=copied.checksums)
+        whole = record._replace(etag=copied.md5, checksums=copied.checksums)
 
         def finish() -> int:
             if key.marker and not found.size:

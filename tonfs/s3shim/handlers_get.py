@@ -8,7 +8,7 @@ from typing import Final, NamedTuple
 from ..errors import FsError, S3Error, Stale
 from ..volume.api import Attr, ObjectPart
 from . import replica, xml
-from .conditions import http_date, invalid_range, not_modified, parse_range, range_applies
+from .conditions import CONDITIONS, http_date, invalid_range, not_modified, parse_range, range_applies
 from .door import Answer, Call, Door, Headers, xml_answer
 from .found import MAX_TRIES, Found, hold, read
 from .mapping import Key, content_type_of, parse_key
@@ -40,8 +40,8 @@ def _headers(call: Call, found: Found, key: Key, slice_: _Slice) -> Headers:
         ("Content-Type", content_type_of(key.parts[-1], found.attr, found.record)),
     ]
     headers += response_headers(found.record)
-    record = found.record
-    if (call.header("x-amz-checksum-mode") or "").upper() == "ENABLED" and record is not None and record.current:
+    record, mode = found.record, call.header("x-amz-checksum-mode")
+    if mode is not None and mode.upper() == "ENABLED" and record is not None and record.current:
         if slice_.part is not None and slice_.part.checksum:
             headers += checksum_headers(dict.fromkeys(record.checksums, slice_.part.checksum), record.checksum_type)
         elif not slice_.partial:
@@ -94,10 +94,12 @@ async def _answer(call: Call, *, with_body: bool) -> Answer:
 
 async def _describe_and_open(call: Call, key: Key, found: Found, with_body: bool) -> Answer:
     """Raises Stale when the object is not the described one any more."""
-    if not_modified(call.header, found.etag, found.modified):
+    asked = call.request.values
+    if not CONDITIONS.isdisjoint(asked) and not_modified(call.header, found.etag, found.modified):
         headers = [("ETag", f'"{found.etag}"'), ("Last-Modified", http_date(found.modified))]
         return Answer(304, headers + [pair for pair in response_headers(found.record) if pair[0] == "Cache-Control"])
-    slice_ = _slice(call, found)
+    plain = "range" not in asked and not call.request.query
+    slice_ = _Slice(0, found.size, False) if plain else _slice(call, found)
     headers = _headers(call, found, key, slice_)
     status = 206 if slice_.partial else 200
     first, end = slice_.first, slice_.end

@@ -11,7 +11,7 @@ from ..errors import FsError, S3Error
 from ..volume.api import Namespace
 from . import xml
 from .door import Answer, Call, xml_answer
-from .found import describe
+from .found import Found
 from .handlers_bucket import iso_date, owner
 from .listing import Item, Lister
 from .mapping import EMPTY_MD5, find_bucket, opaque_etag
@@ -95,7 +95,7 @@ def _fresh(namespace: Namespace, item: Item) -> Item:
         return item
     namespace.kernel.pull(found.inode)
     try:
-        now = describe(namespace, found.inode)
+        now = Found(namespace.stored(found.inode))
     except FsError:
         return item
     attr, sums = now.attr, now.record.checksums if now.record is not None and now.record.current else {}

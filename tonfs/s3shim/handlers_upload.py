@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -228,7 +228,7 @@ def _record(call: Call, facts: Facts, chosen: list[UploadPart], etag: str) -> S3
         word = name.removeprefix(checksums.PREFIX)
         if word != name and word != "type" and sums.get(checksums.known(word)) != value:
             raise checksums.wrong_checksum(word)
-    return replace(facts.record, etag=etag, checksums=sums, checksum_type=facts.kind)
+    return facts.record._replace(etag=etag, checksums=sums, checksum_type=facts.kind)
 
 
 def _again(call: Call, upload: Upload, etag: str) -> Answer:

@@ -44,7 +44,7 @@ class HttpBody:
         self._request = request
         self._crowd = crowd
         self._question = question
-        self._expects = (question.header("expect") or "").lower() == "100-continue"
+        self._told = False
         self._taken = 0
         self._began = time.monotonic()
         self._rest: Rest | None = None
@@ -63,8 +63,10 @@ class HttpBody:
         return elapsed > CRAWL_AFTER and self._taken < CRAWL_RATE * elapsed
 
     def _go_on(self) -> None:
-        if self._expects:
-            self._expects = False
+        if self._told:
+            return
+        self._told = True
+        if (self._question.header("expect") or "").lower() == "100-continue":
             assert self._request.transport is not None
             self._request.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
@@ -139,7 +141,8 @@ def question_of(request: web.BaseRequest) -> Request:
     """The request as it came. Raises S3Error(InvalidURI)."""
     path, query = split_target(request.raw_path)
     headers = [(_name(name), value.decode("utf-8", "surrogateescape").strip()) for name, value in request.raw_headers]
-    decode(path)
+    if "%" in path:
+        decode(path)
     pairs = parse_query(query) if query else []
     return Request(request.method, path, pairs, headers, has_body=request.can_read_body)
 
@@ -149,9 +152,11 @@ def _name(raw: bytes) -> str:
     return raw.decode("latin-1").lower()
 
 
-@lru_cache(4)
-def _http_now(seconds: int) -> str:
-    return time.strftime("%a, %d %b %Y %H:%M:%S GMT", time.gmtime(seconds))
+@lru_cache(64)
+def _start(status: int, seconds: int) -> str:
+    """What all answers of a second begin with."""
+    date = time.strftime("%a, %d %b %Y %H:%M:%S GMT", time.gmtime(seconds))
+    return f"HTTP/1.1 {status} {_REASONS.get(status, 'Unknown')}\nDate: {date}\nServer: tonfs"
 
 
 class Sent(web.StreamResponse):
@@ -179,14 +184,10 @@ class Sent(web.StreamResponse):
 
 def _head(request: web.BaseRequest, answer: Answer, request_id: str, length: int | None, keep: bool) -> bytes:
     """Status line and headers. Raises ValueError when a value would break out of its line."""
-    lines = [
-        f"HTTP/1.1 {answer.status} {_REASONS.get(answer.status, 'Unknown')}",
-        f"Date: {_http_now(int(time.time()))}",
-        "Server: tonfs",
-        f"x-amz-request-id: {request_id}",
-        f"x-amz-id-2: {request_id}",
-    ]
-    lines += [f"{name}: {value}" for name, value in answer.headers]
+    start = _start(answer.status, int(time.time()))
+    lines = [f"{name}: {value}" for name, value in answer.headers]
+    lines.append(f"x-amz-request-id: {request_id}")
+    lines.append(f"x-amz-id-2: {request_id}")
     if length is not None:
         lines.append(f"Content-Length: {length}")
     if not keep:
@@ -196,7 +197,7 @@ def _head(request: web.BaseRequest, answer: Answer, request_id: str, length: int
     text = "\n".join(lines)
     if "\r" in text or "\0" in text or text.count("\n") != len(lines) - 1:
         raise ValueError("a header of the answer has a line end in it")
-    return text.replace("\n", "\r\n").encode() + b"\r\n\r\n"
+    return f"{start}\n{text}\n\n".replace("\n", "\r\n").encode()
 
 
 async def send(request: web.BaseRequest, answer: Answer, request_id: str) -> web.StreamResponse:

@@ -10,8 +10,7 @@ import errno
 import hashlib
 import mimetypes
 import re
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from ..errors import FsError, S3Error
 from ..volume.api import NAME_MAX, ROOT, Attr, Namespace, S3Record
@@ -27,8 +26,7 @@ _IPV4: Final = re.compile(r"\d+\.\d+\.\d+\.\d+")
 _TYPES: Final = mimetypes.MimeTypes(filenames=())
 
 
-@dataclass(frozen=True)
-class Key:
+class Key(NamedTuple):
     """`text`: the whole key; `parts`: names of the path; `marker`: it ended in a slash."""
 
     text: bytes
@@ -103,29 +101,6 @@ def find_bucket(namespace: Namespace, name: bytes) -> Attr:
     if not attr.is_dir:
         raise no_bucket()
     return attr
-
-
-_ABSENT: Final = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG})
-
-
-def find_object(namespace: Namespace, bucket: Attr, key: Key) -> Attr | None:
-    """The inode that holds the object, None when the key names none.
-
-    A directory is an object `dir/` when a key made it so, or when it is empty (else nothing would show it).
-    """
-    try:
-        attr = namespace.resolve(key.parts, bucket.inode)
-        if not attr.is_dir:
-            return attr if attr.is_file and not key.marker else None
-        carried = namespace.object_at(attr.inode, marker=key.marker)
-        if carried is not None or not key.marker:
-            return carried
-        shown = namespace.record(attr.inode) is not None or namespace.is_empty(attr.inode)
-        return attr if shown else None
-    except FsError as exc:
-        if exc.errno in _ABSENT:
-            return None
-        raise
 
 
 def check_place(namespace: Namespace, bucket: Attr, key: Key) -> None:

@@ -14,17 +14,13 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Final
 
 from ..errors import FsError, NoSpace
 from ..ids import Inode
-from .body import Digests, Intake
+from .body import SMALL, Digests, Intake
 from .crowd import COPIES
 from .door import BLOCK, Call, Slow
 from .store import refusal
-
-SMALL: Final = 16 << 10
-"""A block up to this size is not worth a thread."""
 
 
 @dataclass
@@ -129,6 +125,21 @@ class _Lane:
 
 async def receive(call: Call, staged: Inode, intake: Intake) -> None:
     """Raises S3Error, FsError, NoSpace. No thread works on the body any more when it returns, or raises."""
+    if intake.length is not None and intake.length <= SMALL:
+        await _receive_small(call, staged, intake, intake.length)
+    else:
+        await _receive_large(call, staged, intake)
+
+
+async def _receive_small(call: Call, staged: Inode, intake: Intake, length: int) -> None:
+    data = memoryview(bytearray(length))
+    data = data[: await intake.fill(data)]
+    intake.absorb(data)
+    call.door.namespace.pour(staged, data)
+    await intake.finish()
+
+
+async def _receive_large(call: Call, staged: Inode, intake: Intake) -> None:
     door = call.door
     loop = asyncio.get_running_loop()
     lanes = md5, rest = _Lane(door.slow), _Lane(door.slow)
@@ -154,10 +165,6 @@ async def receive(call: Call, staged: Inode, intake: Intake) -> None:
             if not data:
                 break
             left = None if left is None else left - len(data)
-            if len(data) <= SMALL and not working:
-                intake.absorb(data)
-                door.namespace.pour(staged, data)
-                continue
             work = _Work(loop, len(lanes))
             working.append((block, work))
             md5.add(partial(intake.absorb_md5, data), work)

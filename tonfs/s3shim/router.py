@@ -22,6 +22,17 @@ from .uri import decode
 class Operation(Enum):
     """Value: (name in S3, rights it needs)."""
 
+    label: str
+    rights: Rights
+
+    def __init__(self, label: str, rights: Rights) -> None:
+        # Plain attributes: `value` of an enum is a call, and these are asked for with every request.
+        self.label = label
+        self.rights = rights
+
+    __hash__ = object.__hash__
+    """There is one of each."""
+
     LIST_BUCKETS = ("ListBuckets", Rights.READ)
     CREATE_BUCKET = ("CreateBucket", Rights.ADMIN)
     DELETE_BUCKET = ("DeleteBucket", Rights.ADMIN)
@@ -56,14 +67,6 @@ class Operation(Enum):
     COMPLETE_UPLOAD = ("CompleteMultipartUpload", Rights.WRITE)
     ABORT_UPLOAD = ("AbortMultipartUpload", Rights.WRITE)
     LIST_PARTS = ("ListParts", Rights.WRITE)
-
-    @property
-    def label(self) -> str:
-        return self.value[0]
-
-    @property
-    def rights(self) -> Rights:
-        return self.value[1]
 
 
 class Target(NamedTuple):
@@ -237,6 +240,10 @@ _OBEYED: Final[Mapping[Operation, frozenset[str]]] = {
 }
 """`x-amz-*` headers that the handler of an operation obeys or refuses itself."""
 
+Words = frozenset[str]
+"""Words of the query that ask for something else."""
+
+_NO_WORDS: Final[Words] = frozenset()
 _SERVICE_WORDS: Final = frozenset(["max-buckets", "bucket-region"])
 _BUCKET_GET: Final[Mapping[str, Operation]] = {
     "location": Operation.GET_LOCATION,
@@ -254,7 +261,24 @@ _BUCKET_SUB: Final[Mapping[tuple[str, str], Operation]] = {
     ("PUT", "tagging"): Operation.PUT_BUCKET_TAGGING,
     ("DELETE", "tagging"): Operation.DELETE_BUCKET_TAGGING,
 }
-_OBJECT_SUB: Final[Mapping[tuple[str, frozenset[str]], Operation]] = {
+_BUCKET: Final[Mapping[str, Operation]] = {
+    "GET": Operation.LIST_V1,
+    "HEAD": Operation.HEAD_BUCKET,
+    "PUT": Operation.CREATE_BUCKET,
+    "DELETE": Operation.DELETE_BUCKET,
+}
+_OBJECT: Final[Mapping[str, Operation]] = {
+    "GET": Operation.GET_OBJECT,
+    "HEAD": Operation.HEAD_OBJECT,
+    "PUT": Operation.PUT_OBJECT,
+    "DELETE": Operation.DELETE_OBJECT,
+}
+_READS: Final = frozenset({Operation.GET_OBJECT, Operation.HEAD_OBJECT})
+_COPIES: Final[Mapping[Operation, Operation]] = {
+    Operation.PUT_OBJECT: Operation.COPY_OBJECT,
+    Operation.UPLOAD_PART: Operation.UPLOAD_PART_COPY,
+}
+_OBJECT_SUB: Final[Mapping[tuple[str, Words], Operation]] = {
     ("GET", frozenset({"partNumber"})): Operation.GET_OBJECT,
     ("HEAD", frozenset({"partNumber"})): Operation.HEAD_OBJECT,
     ("GET", frozenset({"attributes"})): Operation.GET_ATTRIBUTES,
@@ -288,7 +312,7 @@ def check_method(request: Request) -> None:
 def route(request: Request) -> Target:
     """Raises S3Error: NotImplemented, MethodNotAllowed, InvalidArgument, InvalidURI."""
     bucket, key = split_path(request.raw_path)
-    words = _sub_resources(request) if request.query else set()
+    words = _sub_resources(request) if request.query else _NO_WORDS
     if b"/" in bucket or (not bucket and key):
         raise S3Error("InvalidBucketName", 400, "The specified bucket is not valid.")
     if not bucket:
@@ -300,13 +324,13 @@ def route(request: Request) -> Target:
     return Target(operation, bucket, key)
 
 
-def _sub_resources(request: Request) -> set[str]:
+def _sub_resources(request: Request) -> Words:
     writing = request.method not in ("GET", "HEAD")
-    return {
+    return frozenset(
         name
         for name, _, value in request.query
         if name in SUB_RESOURCES or (writing and not value and not _says_how(name))
-    }
+    )
 
 
 def _says_how(name: str) -> bool:
@@ -321,19 +345,19 @@ def _not_allowed() -> S3Error:
     return S3Error("MethodNotAllowed", 405, "The specified method is not allowed against this resource.")
 
 
-def _plain(words: set[str]) -> None:
+def _plain(words: Words) -> None:
     if words:
         raise not_implemented(sorted(words)[0][:80])
 
 
-def _service(request: Request, words: set[str]) -> Operation:
+def _service(request: Request, words: Words) -> Operation:
     if request.method != "GET":
         raise _not_allowed()
     _plain(words - _SERVICE_WORDS)
     return Operation.LIST_BUCKETS
 
 
-def _bucket(request: Request, words: set[str]) -> Operation:
+def _bucket(request: Request, words: Words) -> Operation:
     method = request.method
     if method == "GET" and words == {"list-type"}:
         if request.parameter("list-type") != "2":
@@ -346,44 +370,27 @@ def _bucket(request: Request, words: set[str]) -> Operation:
     if method == "POST" and not words:
         raise not_implemented("POST to a bucket")
     _plain(words)
-    plain = {
-        "GET": Operation.LIST_V1,
-        "HEAD": Operation.HEAD_BUCKET,
-        "PUT": Operation.CREATE_BUCKET,
-        "DELETE": Operation.DELETE_BUCKET,
-    }
-    if method not in plain:
+    if method not in _BUCKET:
         raise _not_allowed()
-    return plain[method]
+    return _BUCKET[method]
 
 
-def _object(request: Request, words: set[str]) -> Operation:
-    words = _unversioned(request, words)
-    copy = request.header("x-amz-copy-source") is not None
+def _object(request: Request, words: Words) -> Operation:
     if words:
-        operation = _OBJECT_SUB.get((request.method, frozenset(words)))
-        if operation is None:
-            raise not_implemented(sorted(words)[0][:80])
-        if operation is Operation.UPLOAD_PART and copy:
-            operation = Operation.UPLOAD_PART_COPY
-    else:
-        plain = {
-            "GET": Operation.GET_OBJECT,
-            "HEAD": Operation.HEAD_OBJECT,
-            "PUT": Operation.COPY_OBJECT if copy else Operation.PUT_OBJECT,
-            "DELETE": Operation.DELETE_OBJECT,
-        }
-        if request.method not in plain:
-            raise _not_allowed()
-        operation = plain[request.method]
-    reading = operation in (Operation.GET_OBJECT, Operation.HEAD_OBJECT)
-    overrides = [name for name, _, _ in request.query if name in OVERRIDES]
-    if overrides and not reading:
-        raise not_implemented(overrides[0])
-    return operation
+        words = _unversioned(request, words)
+    found = _OBJECT_SUB.get((request.method, words)) if words else _OBJECT.get(request.method)
+    if found is None:
+        raise not_implemented(min(words)[:80]) if words else _not_allowed()
+    if found in _COPIES and request.header("x-amz-copy-source") is not None:
+        found = _COPIES[found]
+    if request.query and found not in _READS:
+        overrides = [name for name, _, _ in request.query if name in OVERRIDES]
+        if overrides:
+            raise not_implemented(overrides[0])
+    return found
 
 
-def _unversioned(request: Request, words: set[str]) -> set[str]:
+def _unversioned(request: Request, words: Words) -> Words:
     """There is one version of each object, `null`, on the operations that may name one."""
     if "versionId" not in words or (request.method in ("PUT", "POST") and "tagging" not in words):
         return words
@@ -398,7 +405,7 @@ _ALWAYS: Final = frozenset({"x-amz-content-sha256", "x-amz-date"})
 
 def check_headers(request: Request, operation: Operation) -> None:
     """Refuse what would change the meaning of the request and is not done here. Raises S3Error."""
-    obeyed = _OBEYED.get(operation, frozenset())
+    obeyed = _OBEYED.get(operation, _NO_WORDS)
     for name, value in request.headers:
         if not name.startswith("x-amz-") or name in _ALWAYS:
             continue

@@ -13,7 +13,7 @@ import re
 from typing import Final
 
 from ..errors import S3Error
-from .sigv4 import MAX_EXPIRES, MAX_SKEW, Identity, Lookup, PayloadKind, Request, secret_of
+from .sigv4 import MAX_EXPIRES, MAX_SKEW, Identity, Lookup, PayloadKind, Request, canonical_value, known
 from .uri import decode, encode
 
 _NAMES: Final = ("AWSAccessKeyId", "Expires", "Signature")
@@ -65,17 +65,15 @@ def by_query(request: Request, lookup: Lookup, now: float) -> Identity:
     words = sorted((name, value) for name, _, value in request.query if name not in _NAMES)
     if any(name not in _SIGNED for name, _ in words) or len({name for name, _ in words}) != len(words):
         raise refused()
-    secret = secret_of(lookup, values["AWSAccessKeyId"])
-    if not _matches(request, words, expires, secret, values["Signature"]):
+    access = known(lookup, values["AWSAccessKeyId"])
+    if not _matches(request, words, expires, access.secret_key.reveal(), values["Signature"]):
         raise S3Error("SignatureDoesNotMatch", 403, "The signature of this URL is not the one that we calculated.")
-    return Identity(values["AWSAccessKeyId"], PayloadKind.UNSIGNED, "", "", "", "", b"", presigned=True)
+    return Identity(access, PayloadKind.UNSIGNED, "", "", "", "", b"", presigned=True)
 
 
-def _matches(request: Request, words: list[tuple[str, bytes]], expires: str, secret: str, signature: str) -> bool:
+def _matches(request: Request, words: list[tuple[str, bytes]], expires: str, secret: bytes, signature: str) -> bool:
     amz = "".join(
-        f"{name}:{','.join(' '.join(value.split()) for value in request.header_map[name])}\n"
-        for name in sorted(request.header_map)
-        if name.startswith("x-amz-")
+        f"{name}:{canonical_value(request, name)}\n" for name in sorted(request.values) if name.startswith("x-amz-")
     )
     start = (request.method, request.header("content-md5") or "", request.header("content-type") or "", expires)
     tail = "&".join(f"{name}={value.decode('utf-8', 'surrogateescape')}" for name, value in words)
@@ -84,6 +82,6 @@ def _matches(request: Request, words: list[tuple[str, bytes]], expires: str, sec
     # Clients sign the path as they send it, or as AWS encodes it.
     for path in (request.raw_path, encode(decode(request.raw_path), keep_slash=True)):
         text = "\n".join(start) + f"\n{amz}{path}" + (f"?{tail}" if tail else "")
-        digest = hmac.digest(secret.encode(), text.encode("utf-8", "surrogateescape"), "sha1")
+        digest = hmac.digest(secret, text.encode("utf-8", "surrogateescape"), "sha1")
         good |= hmac.compare_digest(base64.b64encode(digest), given)
     return good

@@ -17,10 +17,15 @@ from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 from enum import Enum
 from functools import lru_cache
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from ..errors import S3Error
+from ..ids import Secret
+from .keys import AccessKey
 from .uri import Pairs, decode, encode, is_plain_path
+
+if TYPE_CHECKING:
+    from hashlib import _Hash as Hash
 
 ALGORITHM: Final = "AWS4-HMAC-SHA256"
 MAX_SKEW: Final = 15 * 60
@@ -30,10 +35,10 @@ EMPTY_SHA256: Final = hashlib.sha256(b"").hexdigest()
 _HEX64: Final = re.compile(r"[0-9a-f]{64}")
 _DATE: Final = re.compile(r"\d{8}T\d{6}Z")
 _DIGITS: Final = re.compile(r"\d{1,18}")
-_USUAL: Final = re.compile(
-    ALGORITHM + r" Credential=([^,=\s]+), ?SignedHeaders=([^,=\s]+), ?Signature=([0-9a-f]{64})", re.ASCII
-)
-"""The header as nearly everybody writes it."""
+_USUAL: Final = re.compile(ALGORITHM + r" Credential=([^,=\s]+), ?SignedHeaders=([^,=\s]+), ?Signature=", re.ASCII)
+"""The header as nearly everybody writes it, before the signature."""
+_HEX: Final = 64
+"""Characters of a signature."""
 _TOKEN: Final = re.compile(r"[a-z0-9!#$%&'*+.^_`|~-]+")
 
 
@@ -58,9 +63,13 @@ _EXACT: Final = PayloadKind.EXACT
 _PROMISES: Final = {kind.value: kind for kind in PayloadKind if kind is not PayloadKind.EXACT}
 
 
-@dataclass(frozen=True)
+_ONCE: Final[Mapping[str, Sequence[str]]] = {}
+
+
+@dataclass(slots=True)
 class Request:
-    """A request as it came: header names in lower case, in their order; path and query not decoded."""
+    """A request as it came: header names in lower case, in their order; path and query not decoded. Not to be
+    changed."""
 
     method: str
     raw_path: str
@@ -68,25 +77,20 @@ class Request:
     headers: Sequence[tuple[str, str]]
     has_body: bool = False
 
-    _map: dict[str, list[str]] = field(init=False, default_factory=dict, repr=False, compare=False)
+    values: dict[str, str] = field(init=False, repr=False, compare=False)
+    """Name -> value, the last one when it came more than once."""
+    repeated: Mapping[str, Sequence[str]] = field(init=False, repr=False, compare=False)
+    """Name -> all values, of headers that came more than once."""
 
-    @property
-    def header_map(self) -> Mapping[str, list[str]]:
-        """Name -> its values."""
-        found = self._map
-        if not found:
-            for key, value in self.headers:
-                found.setdefault(key, []).append(value)
-        return found
+    def __post_init__(self) -> None:
+        self.values = dict(self.headers)
+        self.repeated = _ONCE if len(self.values) == len(self.headers) else _repeated(self.headers)
 
     def header(self, name: str) -> str | None:
         """The header's value; None when absent. Raises S3Error when it comes twice."""
-        values = self.header_map.get(name)
-        if values is None:
-            return None
-        if len(values) > 1:
+        if name in self.repeated:
             raise S3Error("InvalidRequest", 400, f"The header {name} was sent more than once.")
-        return values[0]
+        return self.values.get(name)
 
     def parameter(self, name: str) -> str | None:
         if not self.query:
@@ -97,10 +101,17 @@ class Request:
         return values[0].decode("utf-8", "surrogateescape") if values else None
 
 
+def _repeated(headers: Sequence[tuple[str, str]]) -> Mapping[str, Sequence[str]]:
+    found: dict[str, list[str]] = {}
+    for name, value in headers:
+        found.setdefault(name, []).append(value)
+    return {name: values for name, values in found.items() if len(values) > 1}
+
+
 class Identity(NamedTuple):
     """Who asks, and how the body is protected. `signing_key`, `date`, `scope`, `signature` seed chunk signatures."""
 
-    access_key: str
+    access: AccessKey
     payload: PayloadKind
     sha256: str
     """Hex digest that the body must have; only for EXACT."""
@@ -111,8 +122,8 @@ class Identity(NamedTuple):
     presigned: bool
 
 
-Lookup = Callable[[str], str | None]
-"""Access key -> secret key."""
+Lookup = Callable[[str], AccessKey | None]
+"""By its name."""
 
 
 def authenticate(request: Request, lookup: Lookup, *, now: float, region: str) -> Identity:
@@ -121,7 +132,7 @@ def authenticate(request: Request, lookup: Lookup, *, now: float, region: str) -
     presigned = is_presigned(request)
     if authorization is not None and presigned:
         raise S3Error("InvalidArgument", 400, "Only one auth mechanism allowed; both header and query were given.")
-    if "x-amz-security-token" in request.header_map or _has(request, "X-Amz-Security-Token"):
+    if "x-amz-security-token" in request.values or _has(request, "X-Amz-Security-Token"):
         raise S3Error("InvalidToken", 400, "There are no temporary credentials here: send no security token.")
     if authorization is not None:
         return _by_header(request, authorization, lookup, now, region)
@@ -135,7 +146,7 @@ def anonymous() -> S3Error:
 
 
 def _has(request: Request, name: str) -> bool:
-    return any(key == name for key, _, _ in request.query)
+    return bool(request.query) and any(key == name for key, _, _ in request.query)
 
 
 _QUERY_NAMES: Final = (
@@ -157,27 +168,50 @@ def is_presigned(request: Request) -> bool:
 # By header.
 
 
+class _Claim(NamedTuple):
+    """What an Authorization header says, but for its signature."""
+
+    access_key: str
+    day: str
+    scope: str
+    names: str
+    """SignedHeaders."""
+
+
 def _by_header(request: Request, authorization: str, lookup: Lookup, now: float, region: str) -> Identity:
-    credential, names, signature = _authorization(authorization)
-    date = _request_date(request)
-    access_key, scope = _credential_of_header(credential, date[:8], region)
-    if abs(now - _seconds(date)) > MAX_SKEW:
+    claim, signature = _usual(authorization[:-_HEX], region), authorization[-_HEX:]
+    if claim is None:
+        credential, names, signature = _authorization(authorization)
+        claim = _claim(credential, names, region)
+    date, seconds = _request_date(request)
+    if claim.day != date[:8]:
+        raise _malformed(_OTHER_DAY)
+    if abs(now - seconds) > MAX_SKEW:
         raise S3Error(
             "RequestTimeTooSkewed", 403, "The difference between the request time and the current time is too large."
         )
     kind, sha256 = _declared_payload(request)
-    signed = _signed_headers(request, names)
-    secret = secret_of(lookup, access_key)
+    access = known(lookup, claim.access_key)
     payload_hash = sha256 if kind is _EXACT else kind.value
-    key = _check(request, secret, date, scope, signed, payload_hash, signature, request.query)
-    return Identity(access_key, kind, sha256, date, scope, signature, key, presigned=False)
+    key = _check(request, access, date, claim.scope, claim.names, payload_hash, signature, request.query)
+    return Identity(access, kind, sha256, date, claim.scope, signature, key, False)
+
+
+@lru_cache(256)
+def _usual(text: str, region: str) -> _Claim | None:
+    """Of the header without its last 64 characters, when it is written as nearly everybody does: a client sends the
+    same all day. Raises S3Error."""
+    usual = _USUAL.fullmatch(text)
+    return None if usual is None else _claim(usual[1], usual[2], region)
+
+
+def _claim(credential: str, names: str, region: str) -> _Claim:
+    access_key, day, scope = _credential(credential, region)
+    return _Claim(access_key, day, scope, names)
 
 
 def _authorization(text: str) -> tuple[str, str, str]:
     """(credential, signed headers, signature)."""
-    usual = _USUAL.fullmatch(text)
-    if usual is not None:
-        return usual[1], usual[2], usual[3]
     method, _, rest = text.strip().partition(" ")
     if method != ALGORITHM:
         raise S3Error("InvalidRequest", 400, f"The authorization mechanism is not supported. Use {ALGORITHM}.")
@@ -192,18 +226,12 @@ def _authorization(text: str) -> tuple[str, str, str]:
     return fields["Credential"], fields["SignedHeaders"], fields["Signature"]
 
 
-@lru_cache(256)
-def _credential_of_header(text: str, day: str, region: str) -> tuple[str, str]:
-    """Clients send the same one all day."""
-    return _credential(text, day, region)
-
-
 def _malformed(detail: str) -> S3Error:
     return S3Error("AuthorizationHeaderMalformed", 400, f"The authorization header is malformed; {detail}.")
 
 
-def _request_date(request: Request) -> str:
-    """Basic ISO form, as it stands in the string to sign."""
+def _request_date(request: Request) -> tuple[str, float]:
+    """(basic ISO form, as it stands in the string to sign; UTC seconds)."""
     date = request.header("x-amz-date")
     if date is None:
         http_date = request.header("date")
@@ -213,9 +241,10 @@ def _request_date(request: Request) -> str:
             date = time.strftime("%Y%m%dT%H%M%SZ", parsedate_to_datetime(http_date).utctimetuple())
         except (ValueError, TypeError, OverflowError):
             date = http_date.strip()
-    if not _valid_date(date):
+    seconds = _parse_date(date)
+    if seconds is None:
         raise S3Error("AccessDenied", 403, "AWS authentication requires a valid Date or x-amz-date header.")
-    return date
+    return date, seconds
 
 
 @lru_cache(1024)
@@ -229,18 +258,11 @@ def _parse_date(date: str) -> float | None:
         return None
 
 
-def _valid_date(date: str) -> bool:
-    return _parse_date(date) is not None
+_OTHER_DAY: Final = "the credential's date is not the date of the request"
 
 
-def _seconds(date: str) -> float:
-    found = _parse_date(date)
-    assert found is not None, "checked before"
-    return found
-
-
-def _credential(text: str, date: str, region: str, error: Callable[[str], S3Error] = _malformed) -> tuple[str, str]:
-    """(access key, scope). The key itself may hold slashes, so the scope is counted from the end."""
+def _credential(text: str, region: str, error: Callable[[str], S3Error] = _malformed) -> tuple[str, str, str]:
+    """(access key, day, scope). The key itself may hold slashes, so the scope is counted from the end."""
     parts = text.rsplit("/", 4)
     if len(parts) != 5 or not parts[0]:
         raise error("the credential must be KEY/YYYYMMDD/REGION/s3/aws4_request")
@@ -249,9 +271,7 @@ def _credential(text: str, date: str, region: str, error: Callable[[str], S3Erro
         raise error("the credential's service must be s3 and its end aws4_request")
     if place != region:
         raise error(f"the region {place[:40]!r} is wrong; expecting {region!r}")
-    if day != date[:8]:
-        raise error("the credential's date is not the date of the request")
-    return access_key, "/".join(parts[1:])
+    return access_key, day, "/".join(parts[1:])
 
 
 def _declared_payload(request: Request) -> tuple[PayloadKind, str]:
@@ -277,36 +297,23 @@ def parse_payload(declared: str) -> tuple[PayloadKind, str]:
     )
 
 
-def _signed_headers(request: Request, text: str) -> Sequence[str]:
-    """The names in order, checked: unique, `host` among them, no `x-amz-*` header of the request left out."""
-    names, in_order = _names(text)
-    present = request.header_map
-    if not names <= present.keys():
-        raise _mismatch(f"The header {min(names - present.keys())!r} is signed but was not sent.")
-    loose = [key for key in present if key not in names and key.startswith("x-amz-")]
-    if loose:
-        raise S3Error(
-            "AccessDenied", 403, f"There were headers present in the request which were not signed: {min(loose)}"
-        )
-    return in_order
-
-
 @lru_cache(256)
-def _names(text: str) -> tuple[frozenset[str], tuple[str, ...]]:
-    """Of SignedHeaders, also in order; clients send the same few lists again and again."""
+def _names(text: str) -> tuple[frozenset[str], Sequence[str], str]:
+    """Of SignedHeaders, also in order, also as text; clients send the same few lists again and again."""
     names = text.split(";")
     if any(not _TOKEN.fullmatch(name) for name in names) or len(set(names)) != len(names):
         raise _malformed("SignedHeaders must be lower-case names, each once")
     if "host" not in names:
         raise _malformed("the header host must be signed")
-    return frozenset(names), tuple(sorted(names))
+    names.sort()
+    return frozenset(names), tuple(names), ";".join(names)
 
 
-def secret_of(lookup: Lookup, access_key: str) -> str:
-    secret = lookup(access_key)
-    if secret is None:
+def known(lookup: Lookup, access_key: str) -> AccessKey:
+    found = lookup(access_key)
+    if found is None:
         raise S3Error("InvalidAccessKeyId", 403, "The access key does not exist in our records.")
-    return secret
+    return found
 
 
 # By query.
@@ -329,26 +336,28 @@ def _by_query(request: Request, lookup: Lookup, now: float, region: str) -> Iden
     if values["X-Amz-Algorithm"] != ALGORITHM:
         raise bad(f"X-Amz-Algorithm must be {ALGORITHM}")
     date = values["X-Amz-Date"]
-    if not _valid_date(date):
+    begin = _parse_date(date)
+    if begin is None:
         raise bad("X-Amz-Date must be in the form YYYYMMDDTHHMMSSZ")
-    access_key, scope = _credential(values["X-Amz-Credential"], date, region, bad)
+    access_key, day, scope = _credential(values["X-Amz-Credential"], region, bad)
+    if day != date[:8]:
+        raise bad(_OTHER_DAY)
     expires = values["X-Amz-Expires"]
     if not (_DIGITS.fullmatch(expires.removeprefix("-")) and expires.isascii()):
         raise bad(f"X-Amz-Expires must be a number from 1 to {MAX_EXPIRES}")
     if not 1 <= int(expires) <= MAX_EXPIRES:
         # A life that never was, or is over the limit: what clients and the public suite take for expired.
         raise S3Error("AccessDenied", 403, f"X-Amz-Expires must be a number from 1 to {MAX_EXPIRES}.")
-    begin = _seconds(date)
     if now < begin - MAX_SKEW:
         raise S3Error("AccessDenied", 403, "The request is not valid yet.")
     if now > begin + int(expires):
         raise S3Error("AccessDenied", 403, "The request has expired.")
-    signed = _signed_headers(request, values["X-Amz-SignedHeaders"])
     kind, sha256, payload_hash = _presigned_payload(request)
-    secret = secret_of(lookup, access_key)
+    access = known(lookup, access_key)
     query = [pair for pair in request.query if pair[0] != "X-Amz-Signature"]
-    key = _check(request, secret, date, scope, signed, payload_hash, values["X-Amz-Signature"], query)
-    return Identity(access_key, kind, sha256, date, scope, values["X-Amz-Signature"], key, presigned=True)
+    names, signature = values["X-Amz-SignedHeaders"], values["X-Amz-Signature"]
+    key = _check(request, access, date, scope, names, payload_hash, signature, query)
+    return Identity(access, kind, sha256, date, scope, signature, key, presigned=True)
 
 
 def _presigned_payload(request: Request) -> tuple[PayloadKind, str, str]:
@@ -379,22 +388,58 @@ def canonical_query(query: Pairs) -> str:
     return "&".join(f"{name}={value}" for name, value in pairs)
 
 
-def canonical_headers(headers: Mapping[str, Sequence[str]], names: Sequence[str]) -> str:
-    """`name:value` lines in order of name; values trimmed, runs of blanks folded, repeated headers joined by comma."""
-    return "".join([f"{name}:{_folded(headers[name])}\n" for name in sorted(names)])
+def canonical_headers(request: Request, signed: str) -> tuple[str, str]:
+    """`name:value` lines in order of name, and the names: values trimmed, runs of blanks folded, repeated ones joined
+    by comma. Raises S3Error when a signed one is missing, `host` is not signed, or an `x-amz-*` one that was sent is
+    not signed."""
+    names, in_order, text = _names(signed)
+    values = request.values
+    if not names <= values.keys():
+        raise _mismatch(f"The header {min(names - values.keys())!r} is signed but was not sent.")
+    loose = [key for key in values if key not in names and key.startswith("x-amz-")]
+    if loose:
+        raise S3Error(
+            "AccessDenied", 403, f"There were headers present in the request which were not signed: {min(loose)}"
+        )
+    if request.repeated:
+        return "".join([f"{name}:{canonical_value(request, name)}\n" for name in in_order]), text
+    return "".join([f"{name}:{_folded(values[name])}\n" for name in in_order]), text
 
 
-def _folded(values: Sequence[str]) -> str:
-    return " ".join(values[0].split()) if len(values) == 1 else ",".join(" ".join(value.split()) for value in values)
+def canonical_value(request: Request, name: str) -> str:
+    return ",".join(map(_folded, request.repeated.get(name) or (request.values[name],)))
+
+
+def _folded(value: str) -> str:
+    return " ".join(value.split()) if "  " in value or "\t" in value else value.strip()
 
 
 @lru_cache(256)
-def signing_key(secret: str, scope: str) -> bytes:
+def signing_key(secret: Secret, scope: str) -> bytes:
     """Good for one key, day and region, so it is made once a day for each key."""
-    key = f"AWS4{secret}".encode()
+    key = b"AWS4" + secret.reveal()
     for part in scope.split("/"):
         key = hmac.digest(key, part.encode(), "sha256")
     return key
+
+
+@lru_cache(256)
+def _pads(key: bytes) -> tuple[Hash, Hash]:
+    """What HMAC (RFC 2104) begins its two hashes with."""
+    block = key.ljust(64, b"\0")
+    return hashlib.sha256(bytes(byte ^ 0x36 for byte in block)), hashlib.sha256(bytes(byte ^ 0x5C for byte in block))
+
+
+def sign(key: bytes, text: str) -> str:
+    """HMAC-SHA256 in hex. `key`: a signing key, 32 bytes.
+
+    `hmac.digest` is slower than this, and lets other threads run meanwhile: then this one waits for its turn again.
+    """
+    first, second = _pads(key)
+    inner, outer = first.copy(), second.copy()
+    inner.update(text.encode())
+    outer.update(inner.digest())
+    return outer.hexdigest()
 
 
 def string_to_sign(date: str, scope: str, canonical_request: str) -> str:
@@ -410,28 +455,26 @@ def _spellings(raw_path: str) -> Iterable[str]:
 
 def _check(
     request: Request,
-    secret: str,
+    access: AccessKey,
     date: str,
     scope: str,
-    signed: Sequence[str],
+    signed: str,
     payload_hash: str,
     signature: str,
     query: Pairs,
 ) -> bytes:
-    """The signing key, if the signature holds. Raises S3Error(SignatureDoesNotMatch).
+    """The signing key, if the signature holds. Raises S3Error(SignatureDoesNotMatch), see also `canonical_headers`.
 
     Clients sign the path either as AWS encodes it or exactly as they send it; both name the same bytes.
     """
-    key = signing_key(secret, scope)
+    headers, names = canonical_headers(request, signed)
+    key = signing_key(access.secret_key, scope)
     given = signature.encode("utf-8", "surrogateescape")
-    names = ";".join(signed)
     text = canonical_query(query) if query else ""
-    headers = canonical_headers(request.header_map, signed)
     good = False
     for path in _spellings(request.raw_path):
         canonical = f"{request.method}\n{path}\n{text}\n{headers}\n{names}\n{payload_hash}"
-        expected = hmac.digest(key, string_to_sign(date, scope, canonical).encode(), "sha256").hex()
-        good |= hmac.compare_digest(expected.encode(), given)
+        good |= hmac.compare_digest(sign(key, string_to_sign(date, scope, canonical)).encode(), given)
     if not good:
         raise _mismatch()
     return key

@@ -20,6 +20,7 @@ from .api import (
     S3Record,
     SetAttr,
     Statfs,
+    StoredObject,
     Upload,
     UploadPart,
 )
@@ -52,6 +53,7 @@ __all__ = [
     "S3Record",
     "SetAttr",
     "Statfs",
+    "StoredObject",
     "Upload",
     "UploadPart",
     "Volume",

@@ -20,8 +20,9 @@ from __future__ import annotations
 
 import stat
 from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Final, Protocol
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any, Final, NamedTuple, Protocol
 
 from ..ids import BagId, Inode, PackId
 from .kernel import KernelCache
@@ -34,8 +35,7 @@ MAX_FILE_SIZE: Final = (1 << 63) - 1
 """All that an offset can say. A smaller limit would be told too late: the kernel has a write-back cache."""
 
 
-@dataclass(frozen=True, slots=True)
-class Attr:
+class Attr(NamedTuple):
     """What stat(2) shows of an inode, and its content generation."""
 
     inode: Inode
@@ -95,24 +95,31 @@ class Live(Protocol):
     """For the caller: `gen` when `kept` was made. -1 at first."""
 
 
-@dataclass(frozen=True, slots=True)
-class S3Record:
+_NONE: Final[Mapping[str, str]] = MappingProxyType({})
+
+
+class S3Record(NamedTuple):
     """What an object carries besides its bytes. On a directory: the marker object `dir/`."""
 
     etag: str
     """Without quotes; "" once a write through the mount made it wrong."""
     content_type: str = ""
-    metadata: Mapping[str, str] = field(default_factory=dict)
+    metadata: Mapping[str, str] = _NONE
     """User metadata, keys in lower case without `x-amz-meta-`."""
-    checksums: Mapping[str, str] = field(default_factory=dict)
+    checksums: Mapping[str, str] = _NONE
     """Algorithm in lower case (`crc32`, `sha256`, ...) -> base64 text; empty when stale."""
-    headers: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = _NONE
     """System headers kept with the object: cache-control, content-encoding, ..."""
-    tags: Mapping[str, str] = field(default_factory=dict)
+    tags: Mapping[str, str] = _NONE
     checksum_type: str = "FULL_OBJECT"
     """Or COMPOSITE: the checksum of the parts' checksums."""
     current: bool = True
     """The digests belong to the bytes as they are now. Set by the volume when reading, ignored when writing."""
+
+
+class StoredObject(NamedTuple):
+    attr: Attr
+    record: S3Record | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -516,8 +523,16 @@ class Namespace(Protocol):
         False when nothing was there."""
         ...
 
-    def object_at(self, folder: Inode, *, marker: bool) -> Attr | None:
-        """The object that a directory carries under its name (with `marker`: under its name and a slash)."""
+    def find_object(
+        self, start: Inode, parts: Sequence[bytes], *, marker: bool = False, hold: bool = False
+    ) -> StoredObject | None:
+        """The object of a path below `start`, with `marker` of the path and a slash; None when it names none, also when
+        a file is on the way. A directory is the object `dir/` when a key made it so, or when it is empty (nothing else
+        would show it). With `hold` its inode is held. Raises FsError(ENOENT) when `start` is gone."""
+        ...
+
+    def stored(self, inode: Inode) -> StoredObject:
+        """What an inode carries, both as they are at one moment. Raises FsError(ENOENT)."""
         ...
 
     def object_parts(self, inode: Inode, after: int = 0, limit: int = 10_000) -> list[ObjectPart]:

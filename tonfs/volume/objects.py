@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from ..errors import FsError, Stale
 from ..ids import Inode
 from . import attached
-from .api import ROOT, Attr, Change, Expect, ObjectPart, S3Record
+from .api import ROOT, Attr, Change, Expect, ObjectPart, S3Record, StoredObject
 from .core import locked
 from .directories import check_new_name
 from .folder import Found
@@ -50,7 +50,9 @@ class Objects(Xattrs):
 
     @locked
     def record(self, inode: Inode) -> S3Record | None:
-        node = self._node(inode)
+        return self._record(self._node(inode))
+
+    def _record(self, node: Node) -> S3Record | None:
         if not node.flags & RECORD:
             return None
         row = self._record_row(node)
@@ -167,14 +169,33 @@ class Objects(Xattrs):
             return self._node(inode)
         return node if marker and node.flags & RECORD else None
 
-    def object_at(self, folder: Inode, *, marker: bool) -> Attr | None:
-        """See `Namespace.object_at`."""
-        return self._attached_attr(folder, attached.INSIDE if marker else attached.BESIDE)
+    @locked
+    def find_object(
+        self, start: Inode, parts: Sequence[bytes], *, marker: bool = False, hold: bool = False
+    ) -> StoredObject | None:
+        """See `Namespace.find_object`."""
+        node, found = self._node(start), None
+        for part in parts:
+            found = self._find_in(node, part) if node.is_dir else None
+            if found is None:
+                return None
+            node = self._node(found.inode)
+        there = self._object_at(found, marker)
+        if there is None:
+            if not (marker and node.is_dir and self._is_empty(node.inode)):
+                return None
+            there = node
+        elif not there.is_file and not there.is_dir:
+            return None
+        if hold:
+            self.hold(there.inode)
+        return StoredObject(self._attr(there), self._record(there))
 
     @locked
-    def _attached_attr(self, folder: Inode, slot: int) -> Attr | None:
-        inode = attached.of(self, self._node(folder), slot)
-        return None if inode is None else self._attr(self._node(inode))
+    def stored(self, inode: Inode) -> StoredObject:
+        """See `Namespace.stored`."""
+        node = self._node(inode)
+        return StoredObject(self._attr(node), self._record(node))
 
     def _folder(self, bucket: Inode, parts: Sequence[bytes], uid: int, gid: int, changes: Changes) -> Node:
         """The directory that holds the last part; missing ones are made and marked as implied."""
@@ -399,8 +420,7 @@ class Objects(Xattrs):
     # Parts of objects -------------------------------------------------------------------------------------------
 
     def _set_parts(self, node: Node, sources: Sequence[ObjectPart]) -> None:
-        if node.flags & RECORD:
-            self._sql("DELETE FROM object_part WHERE inode = ?", (node.inode,))
+        """Of a staged file, which had none. A statement would wait for a batch that is being written."""
         for part in sources:
             values = (node.inode, part.number, part.offset, part.size, part.checksum)
             self._sql("INSERT INTO object_part VALUES (?, ?, ?, ?, ?)", values)

@@ -7,18 +7,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tonfs.errors import S3Error
+from tonfs.ids import Secret
 from tonfs.s3shim.chunked import ChunkDecoder
+from tonfs.s3shim.keys import AccessKey, Rights
 from tonfs.s3shim.sigv4 import Identity, PayloadKind, signing_key
 
 SCOPE = "20130524/us-east-1/s3/aws4_request"
+SECRET = Secret(b"wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY")
 SIGNED = Identity(
-    access_key="AKIAIOSFODNN7EXAMPLE",
+    access=AccessKey("AKIAIOSFODNN7EXAMPLE", SECRET, "", Rights.WRITE, 0.0),
     payload=PayloadKind.SIGNED_CHUNKS,
     sha256="",
     date="20130524T000000Z",
     scope=SCOPE,
     signature="4f232c4386841ef735655705268965c44a0e4690baa4adea153f7db9fa80a0a9",
-    signing_key=signing_key("wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY", SCOPE),
+    signing_key=signing_key(SECRET, SCOPE),
     presigned=False,
 )
 WITH_TRAILER = SIGNED._replace(

@@ -40,7 +40,7 @@ def ask(keys: KeyStore, target: str, method: str = "GET", *headers: tuple[str, s
     """Access key that the request was found to be from."""
     path, query = split_target(target)
     request = Request(method, path, parse_query(query), headers)
-    return identify(request, keys, now=NOW, region="us-east-1", presigned_v2=on)[1].access_key
+    return identify(request, keys, now=NOW, region="us-east-1", presigned_v2=on).access.access_key
 
 
 def code(keys: KeyStore, *args: object, **words: object) -> str:

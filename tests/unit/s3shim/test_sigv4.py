@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import hmac
 from dataclasses import replace
 
 import pytest
 
 from tonfs.errors import S3Error
+from tonfs.ids import Secret
+from tonfs.s3shim.keys import AccessKey, Rights
 from tonfs.s3shim.sigv4 import (
     EMPTY_SHA256,
     Identity,
@@ -15,11 +18,13 @@ from tonfs.s3shim.sigv4 import (
     authenticate,
     canonical_headers,
     parse_payload,
+    sign,
 )
 from tonfs.s3shim.uri import parse_query, split_target
 
 ACCESS = "AKIAIOSFODNN7EXAMPLE"
 SECRET = "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY"
+KEY = AccessKey(ACCESS, Secret(SECRET.encode()), "", Rights.ADMIN, 0.0)
 NOW = 1369353600.0  # 2013-05-24T00:00:00Z
 HOST = ("host", "examplebucket.s3.amazonaws.com")
 DATE = ("x-amz-date", "20130524T000000Z")
@@ -38,7 +43,7 @@ def request(method: str, target: str, *headers: tuple[str, str], has_body: bool 
 
 
 def check(question: Request, now: float = NOW, region: str = "us-east-1") -> Identity:
-    return authenticate(question, {ACCESS: SECRET}.get, now=now, region=region)
+    return authenticate(question, {ACCESS: KEY}.get, now=now, region=region)
 
 
 GET_RANGE = request(
@@ -74,7 +79,7 @@ def with_header(question: Request, name: str, value: str | None) -> Request:
 
 def test_get_object_of_the_documents():
     who = check(GET_RANGE)
-    assert who.access_key == ACCESS
+    assert who.access is KEY
     assert who.payload is PayloadKind.EXACT
     assert who.sha256 == EMPTY_SHA256
     assert not who.presigned
@@ -188,7 +193,12 @@ def test_who_is_unknown_or_anonymous_is_refused():
         authenticate(GET_RANGE, {}.get, now=NOW, region="us-east-1")
     assert error.value.s3_code == "InvalidAccessKeyId"
     with pytest.raises(S3Error) as error:
-        authenticate(GET_RANGE, {ACCESS: SECRET + "x"}.get, now=NOW, region="us-east-1")
+        authenticate(
+            GET_RANGE,
+            {ACCESS: replace(KEY, secret_key=Secret(SECRET.encode() + b"x"))}.get,
+            now=NOW,
+            region="us-east-1",
+        )
     assert error.value.s3_code == "SignatureDoesNotMatch"
 
 
@@ -255,7 +265,16 @@ def test_temporary_credentials_are_refused():
 
 
 def test_blanks_in_header_values_are_folded():
-    assert canonical_headers({"b": ["  x   y "], "a": ["1", "2"]}, ["b", "a"]) == "a:1,2\nb:x y\n"
+    once = request("GET", "/", ("host", "h"), ("b", "  x   y "), ("c", "1\t \t2"), ("d", "a b"))
+    assert canonical_headers(once, "host;c;d;b") == ("b:x y\nc:1 2\nd:a b\nhost:h\n", "b;c;d;host")
+    twice = request("GET", "/", ("host", "h"), ("a", "1  1"), ("a", " 2"))
+    assert canonical_headers(twice, "a;host") == ("a:1 1,2\nhost:h\n", "a;host")
+
+
+def test_what_signs_is_hmac():
+    for key in (bytes(32), bytes(range(200, 232))):
+        for text in ("", "AWS4-HMAC-SHA256\n", "é" * 500):
+            assert sign(key, text) == hmac.new(key, text.encode(), "sha256").hexdigest()
 
 
 def test_what_is_promised_about_a_body():

@@ -159,6 +159,56 @@ def test_markers_are_directories_with_a_record(volume: Volume, bucket: Inode) ->
     assert volume.remove_object(bucket, [b"empty"], marker=True)
 
 
+def test_an_object_is_found_by_its_path_and_held(volume: Volume, bucket: Inode) -> None:
+    attr = put(volume, bucket, b"a/b")
+    volume.symlink(bucket, b"link", b"a/b", 0, 0)
+    volume.mkdir(bucket, b"empty", 0o755, 0, 0)
+    found = volume.find_object(bucket, [b"a", b"b"], hold=True)
+    assert found is not None
+    assert found == volume.stored(attr.inode)
+    assert found.attr == volume.getattr(attr.inode)
+    assert found.record == volume.record(attr.inode)
+    for parts, marker in (((b"a",), False), ((b"a",), True), ((b"a", b"b"), True), ((b"a", b"b", b"c"), False)):
+        assert volume.find_object(bucket, parts, marker=marker) is None
+    assert volume.find_object(bucket, [b"link"]) is None
+    assert volume.find_object(bucket, [b"empty"]) is None
+    empty = volume.find_object(bucket, [b"empty"], marker=True)
+    assert empty is not None, "nothing else would show it"
+    assert empty.record is None
+    volume.remove_object(bucket, [b"a", b"b"])
+    assert volume.read(attr.inode, 0, 9).data == b"data"
+    volume.drop(attr.inode)
+    refused(errno.ENOENT, lambda: volume.stored(attr.inode))
+    refused(errno.ENOENT, lambda: volume.find_object(attr.inode, [b"x"]))
+
+
+def test_publishing_waits_for_no_batch(volume: Volume, bucket: Inode) -> None:
+    """The S3 door does it in its event loop."""
+    put(volume, bucket, b"k")
+    volume.commit()
+    writing, done = threading.Event(), threading.Event()
+
+    def write_a_batch() -> None:
+        with volume._flushing:
+            writing.set()
+            done.wait(20)
+
+    thread = threading.Thread(target=write_a_batch)
+    thread.start()
+    writing.wait(20)
+    try:
+        published = threading.Thread(target=lambda: put(volume, bucket, b"k", b"new"), daemon=True)
+        published.start()
+        published.join(20)
+        assert not published.is_alive()
+    finally:
+        done.set()
+        thread.join()
+    found = volume.find_object(bucket, [b"k"])
+    assert found is not None
+    assert volume.read(found.attr.inode, 0, 9).data == b"new"
+
+
 def test_a_listing_of_objects_brings_what_their_records_say(volume: Volume, bucket: Inode) -> None:
     attr = put(volume, bucket, b"a")
     new(volume, b"b", bucket)
