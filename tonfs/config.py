@@ -231,12 +231,12 @@ def load(
 
 def render(values: Mapping[str, Any]) -> str:
     """A config.toml with these values; tables may nest."""
-    plain = [f"{k} = {_toml(v)}" for k, v in values.items() if not isinstance(v, Mapping)]
+    plain = [f"{k} = {toml(v)}" for k, v in values.items() if not isinstance(v, Mapping)]
     tables: list[str] = []
 
     def walk(prefix: str, table: Mapping[str, Any]) -> None:
         tables.append(f"\n[{prefix}]")
-        tables.extend(f"{k} = {_toml(v)}" for k, v in table.items() if not isinstance(v, Mapping))
+        tables.extend(f"{k} = {toml(v)}" for k, v in table.items() if not isinstance(v, Mapping))
         for k, v in table.items():
             if isinstance(v, Mapping):
                 walk(f"{prefix}.{k}", v)
@@ -247,7 +247,8 @@ def render(values: Mapping[str, Any]) -> str:
     return "\n".join(plain + tables) + "\n"
 
 
-def _toml(value: object) -> str:
+def toml(value: object) -> str:
+    """A value as config.toml has it."""
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, int | float):

@@ -49,7 +49,7 @@ def run(context: Context) -> None:
 @volume_option
 @pass_context
 def pause(context: Context) -> None:
-    context.settings()
+    context.with_network()
     call_sync(context.volume / "run" / "agent.sock", "pause", who="agent")
 
 
@@ -57,5 +57,5 @@ def pause(context: Context) -> None:
 @volume_option
 @pass_context
 def resume(context: Context) -> None:
-    context.settings()
+    context.with_network()
     call_sync(context.volume / "run" / "agent.sock", "resume", who="agent")

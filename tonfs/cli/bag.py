@@ -7,6 +7,8 @@ from typing import Final
 
 import click
 
+from .common import LazyGroup
+
 _VERBS: Final = {
     "create": ("bag_make", "create"),
     "info": ("bag_make", "info"),
@@ -19,18 +21,12 @@ _VERBS: Final = {
 """Verb -> (module of this package, its command)."""
 
 
-class _BagGroup(click.Group):
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(_VERBS)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in _VERBS:
-            return None
-        module, name = _VERBS[cmd_name]
-        command: click.Command = getattr(importlib.import_module(f"tonfs.cli.{module}"), name)
-        return command
+def _load(verb: str) -> click.Command:
+    module, name = _VERBS[verb]
+    command: click.Command = getattr(importlib.import_module(f"tonfs.cli.{module}"), name)
+    return command
 
 
-@click.group(cls=_BagGroup, help="Make, check, seed and fetch plain TON Storage bags.")
+@click.group(cls=LazyGroup, verbs=list(_VERBS), load=_load, help="Make, check, seed and fetch plain TON Storage bags.")
 def command() -> None:
     pass

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import os
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
 import click
 
 from ..bag import BagHeader, TorrentInfo
-from ..bagfiles.hashing import Progress as Report
 from ..bagfiles.store import BagStore
 from ..config import state_home
-from .common import Context, display_name
+from ..errors import UsageError
+from .common import display_name
 
 STORE_VARIABLE: Final = "TONFS_BAG_STORE"
 
@@ -26,38 +23,15 @@ def store_option(function: Callable[..., Any]) -> Callable[..., Any]:
         "store",
         metavar="DIR",
         envvar=STORE_VARIABLE,
-        callback=lambda _ctx, _param, value: BagStore(Path(value) if value else state_home() / "bag-store"),
+        callback=lambda _ctx, _param, value: _store(Path(value) if value else state_home() / "bag-store"),
         help="Where bags are remembered. Default: bag-store in the data directory of tonfs.",
     )(function)
 
 
-@contextmanager
-def progress_bar(context: Context, what: str) -> Iterator[Report]:
-    """A bar on stderr when that is a terminal; nothing otherwise."""
-    if context.quiet or os.environ.get("NO_COLOR") or not sys.stderr.isatty():
-        yield lambda _done, _total: None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn, TransferSpeedColumn
-
-    console = Console(stderr=True)
-    columns = ("[progress.description]{task.description}", BarColumn(), DownloadColumn(), TransferSpeedColumn())
-    with Progress(*columns, TimeRemainingColumn(), console=console, transient=True) as progress:
-        task = progress.add_task(what, total=None)
-        yield lambda done, total: progress.update(task, completed=done, total=total)
-
-
-@contextmanager
-def resumable() -> Iterator[None]:
-    """Ctrl-C in this block ends the command with the word that it can be run again. Raises click.Abort."""
-    interrupted = False
-    try:
-        yield
-    except* KeyboardInterrupt:
-        interrupted = True
-    if interrupted:
-        click.echo("Interrupted. Run the same command again to go on.", err=True)
-        raise click.Abort
+def _store(root: Path) -> BagStore:
+    if root.exists() and not root.is_dir():
+        raise UsageError(f"{root} is not a folder.", hint="Name the folder where bags are remembered.")
+    return BagStore(root)
 
 
 def describe(info: TorrentInfo, header: BagHeader | None) -> dict[str, Any]:

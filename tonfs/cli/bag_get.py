@@ -23,9 +23,10 @@ from ..errors import DhtUnavailable, NotFound, PeerUnreachable, Refused, TimedOu
 from ..ids import BagId, bag_id
 from ..network.api import FetchReport
 from ..network.peer_client import PeerClient
-from .bag_common import printable, progress_bar, resumable
+from .bag_common import printable
 from .bag_peer import Network, peer, peer_options
 from .common import Context, display_name, emit, json_option, parse_duration, pass_context, show_size
+from .progress import progress_bar, resumable
 
 LOOK_EVERY: Final = 0.3
 SEARCH_FOR: Final = 60.0

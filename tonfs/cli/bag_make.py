@@ -13,8 +13,9 @@ from ..bagfiles import StoredBag, create_bag
 from ..bagfiles.store import BagStore
 from ..errors import Damaged, NotFound, UsageError
 from ..ids import bag_id
-from .bag_common import describe, progress_bar, resumable, show, store_option
+from .bag_common import describe, show, store_option
 from .common import Context, display_name, emit, json_option, parse_size, pass_context, show_size
+from .progress import progress_bar, resumable
 
 
 @click.command(

@@ -91,8 +91,22 @@ def network_file(context: Context, named: str | None) -> Path:
     )
 
 
+def _check_addresses(network: Network) -> None:
+    """Raises UsageError for what the peer process could not listen on or announce."""
+    from ..network.address import pack_ip
+    from ..network.peer_process import parse_udp
+
+    if network.listen:
+        parse_udp(network.listen)
+    try:
+        pack_ip(network.external_ip or "0.0.0.0")
+    except ValueError:
+        raise UsageError(f"Not an IPv4 address: {network.external_ip!r}.", hint="Name your public one.") from None
+
+
 def listen_address(network: Network, config: Path) -> str:
     """IP:PORT. Raises NotFound and UsageError for a global config that the peer process could not use."""
+    _check_addresses(network)
     try:
         hosts = load_global_config(config).hosts
     except BadData as exc:

@@ -12,17 +12,15 @@ from ..bridge import AsyncioThread
 from ..chain.lite import LiteChain
 from ..chain.wallet import Wallet
 from ..config import Settings
-from ..errors import NotFound, NotRunning, UsageError, denied
+from ..errors import NotFound, NotRunning, denied
 
 T = TypeVar("T")
 
 
 def global_config(volume: Path, settings: Settings) -> Path:
-    """The TON global config in force. Raises UsageError or NotRunning when there is none."""
+    """The TON global config in force of a volume with a network. Raises UsageError or NotRunning when there is none."""
     from ..agent.main import global_config_path
 
-    if settings.network == "none":
-        raise UsageError("This volume has no network.", hint="Make one with 'tonfs init --network devnet'.")
     path = global_config_path(volume, settings)
     if not path.exists():
         raise NotRunning(f"There is no global config at {path}.", hint="Start the network: 'tonfs up'.")

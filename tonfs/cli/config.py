@@ -42,4 +42,4 @@ def show(context: Context, origin: bool, as_json: bool) -> None:
         return
     for key, setting in flat.items():
         tail = f"   # {origins.get(key, 'default')}" if origin else ""
-        click.echo(f"{key} = {setting!r}{tail}")
+        click.echo(f"{key} = {config.toml(setting)}{tail}")

@@ -5,8 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import click
-from rich.console import Console
-from rich.table import Table
 
 from ..chain.address import friendly, parse_address
 from ..chain.api import AccountState
@@ -16,7 +14,7 @@ from ..clock import rfc3339
 from ..control import call_sync
 from ..ids import format_ton
 from .chainwork import with_chain
-from .common import Context, emit, json_option, pass_context, show_size, volume_option
+from .common import Context, emit, json_option, pass_context, show_size, show_table, volume_option
 
 
 @click.group(help="Storage contracts.")
@@ -29,18 +27,17 @@ def command() -> None:
 @volume_option
 @pass_context
 def list_(context: Context, as_json: bool) -> None:
-    context.settings()
+    settings = context.with_network()
     reply = call_sync(context.volume / "run" / "agent.sock", "contracts", who="agent", timeout=30.0)
     if as_json:
         emit("contract.list", reply)
         return
-    table = Table()
-    for name in ("bag", "contract", "state"):
-        table.add_column(name, no_wrap=True)
-    table.add_column("size", justify="right", no_wrap=True)
-    for row in reply["contracts"]:
-        table.add_row(row["bag_id"][:12], row["contract"], row["state"], show_size(row["size"]))
-    Console().print(table)
+    test_only = settings.network == "testnet"
+    rows = [
+        (row["bag_id"][:12], friendly(row["contract"], test_only=test_only), row["state"], show_size(row["size"]))
+        for row in reply["contracts"]
+    ]
+    show_table(("bag", "contract", "state", "size"), rows, right={"size"})
 
 
 @command.command(help="One contract: balance, bag, providers, proofs. ADDRESS in any usual form.")
@@ -49,7 +46,7 @@ def list_(context: Context, as_json: bool) -> None:
 @volume_option
 @pass_context
 def show(context: Context, address: str, as_json: bool) -> None:
-    settings = context.settings()
+    settings = context.with_network()
     target = parse_address(address)
 
     async def look(chain: LiteChain) -> AccountState:

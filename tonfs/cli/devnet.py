@@ -22,7 +22,7 @@ from ..control.process import PARENT_VARIABLE, die_with_parent, log_tail
 from ..devnet.state import StateDir
 from ..errors import NotRunning, TimedOut, TonfsError, UsageError
 from ..ids import format_ton, parse_ton
-from .common import Context, emit, json_option, parse_duration, pass_context
+from .common import Context, emit, json_option, parse_duration, pass_context, show_table
 
 START_TIMEOUT: Final = 120.0
 STOP_TIMEOUT: Final = 60.0
@@ -202,6 +202,8 @@ def status(state: Path | None, as_json: bool) -> None:
         return
     for line in _lines(value):
         click.echo(line)
+    click.echo()
+    _providers(value)
 
 
 def _lines(value: dict[str, Any]) -> Iterator[str]:
@@ -217,12 +219,15 @@ def _lines(value: dict[str, Any]) -> Iterator[str]:
         f"coins          {format_ton(coins['issued'])} issued, {format_ton(coins['held'])} held, "
         f"{format_ton(coins['fees'])} fees, {format_ton(coins['in_flight'])} on the way; they {sums}"
     )
-    row = "{:>2}  {:16}  {:48}  {:>5}  {:>7}  {:>12}  {:8}  {}".format
-    yield ""
-    yield row("no", "provider key", "wallet", "port", "process", "TON/MB-day", "state", "fault")
-    for p in value["providers"]:
-        price = format_ton(p["rate"])
-        yield row(p["number"], p["key"][:16], p["address"], p["port"], p["pid"] or "-", price, p["phase"], p["fault"])
+
+
+def _providers(value: dict[str, Any]) -> None:
+    columns = ("no", "provider key", "port", "process", "TON/MB-day", "state", "fault")
+    rows = [
+        (p["number"], p["key"][:16], p["port"], p["pid"] or "-", format_ton(p["rate"]), p["phase"], p["fault"])
+        for p in value["providers"]
+    ]
+    show_table(columns, rows, right={"no", "port", "process", "TON/MB-day"})
 
 
 @command.command("faucet", help="Give new coins to an address (any usual form).")

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
-from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn, TransferSpeedColumn
 
-from ..errors import NotFound
+from ..errors import NotFound, TonfsError
 from .common import Context, emit, json_option, pass_context, volume_option
 from .paths import volume_paths
+from .progress import progress_bar, resumable
 
 
 def _files(paths: tuple[str, ...]) -> list[Path]:
@@ -26,6 +26,17 @@ def _files(paths: tuple[str, ...]) -> list[Path]:
     return found
 
 
+def _read(path: Path) -> Iterator[int]:
+    """Read a file, so that it comes; yields how much came. Raises TonfsError when it cannot be had."""
+    try:
+        with path.open("rb") as stream:
+            while chunk := stream.read(1 << 20):
+                yield len(chunk)
+    except OSError as exc:
+        hint = f"'tonfs why {path}' shows who should have it; the same command goes on where it was."
+        raise TonfsError(f"{path} cannot be read: {exc.strerror}.", hint=hint) from None
+
+
 @click.command(help="Bring evicted files back to this machine, verified.")
 @click.argument("paths", nargs=-1, required=True, type=click.Path())
 @json_option
@@ -36,12 +47,11 @@ def command(context: Context, paths: tuple[str, ...], as_json: bool) -> None:
     volume_paths(context.volume, paths)  # refuses what lies outside the mount
     files = _files(paths)
     total = sum(p.stat().st_size for p in files)
-    columns = (BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), disable=context.quiet) as progress:
-        task = progress.add_task("fetch", total=total)
+    with resumable(), progress_bar(context, "fetching") as report:
+        done = 0
         for path in files:
-            with path.open("rb") as stream:
-                while chunk := stream.read(1 << 20):
-                    progress.advance(task, len(chunk))
+            for count in _read(path):
+                done += count
+                report(done, total)
     if as_json:
         emit("fetch", {"files": len(files), "bytes": total})

@@ -7,6 +7,7 @@ import inspect
 import click
 
 from ..errors import BY_CODE, NotFound
+from .common import nearest
 from .main import VERBS
 
 
@@ -27,4 +28,5 @@ def command(topic: str | None) -> None:
     if topic in VERBS:
         click.echo(f"{topic}: {VERBS[topic]} See 'tonfs {topic} --help'.")
         return
-    raise NotFound(f"There is no help on {topic!r}.", hint="Give a verb or an error code such as TF0004.")
+    hint = nearest(topic, VERBS) or "Give a verb or an error code such as TF0004."
+    raise NotFound(f"There is no help on {topic!r}.", hint=hint)

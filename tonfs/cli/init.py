@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from ..config import CONFIG_NAME, NETWORKS, render
-from ..errors import Refused, TonfsError, UsageError
+from ..errors import NotFound, Refused, TonfsError, UsageError
 from .common import Context, pass_context, volume_option
 
 FOLDERS = ("content", "packs", "keys", "run", "log")
@@ -97,13 +97,17 @@ def show_words(words: Sequence[str]) -> None:
 
 
 def read_words(path: Path) -> list[str]:
-    """24 words from a file. Raises UsageError, never quoting them."""
+    """24 words from a file. Raises NotFound, UsageError, never quoting them."""
     from ..chain.wallet import check_words
 
     try:
         text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as exc:
-        raise UsageError(f"The words in {path} cannot be read: {type(exc).__name__}.") from None
+    except FileNotFoundError:
+        raise NotFound(f"There is no file {path}.") from None
+    except OSError as exc:
+        raise UsageError(f"The words in {path} cannot be read: {exc.strerror}.") from None
+    except UnicodeDecodeError:
+        raise UsageError(f"{path} is not a text of 24 words.") from None
     return check_words(text)
 
 

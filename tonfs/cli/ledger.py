@@ -6,12 +6,10 @@ import csv
 import sys
 
 import click
-from rich.console import Console
-from rich.table import Table
 
 from ..control import call_sync
 from ..ids import format_ton
-from .common import Context, emit, json_option, pass_context, volume_option
+from .common import Context, emit, json_option, pass_context, show_table, volume_option
 
 
 @click.command(help="What was spent on what, from the chain's own transactions.")
@@ -20,7 +18,7 @@ from .common import Context, emit, json_option, pass_context, volume_option
 @volume_option
 @pass_context
 def command(context: Context, as_csv: bool, as_json: bool) -> None:
-    context.settings()
+    context.with_network()
     reply = call_sync(context.volume / "run" / "agent.sock", "ledger", who="agent", timeout=120.0)
     if as_json:
         emit("ledger", reply)
@@ -31,18 +29,12 @@ def command(context: Context, as_csv: bool, as_json: bool) -> None:
         writer.writeheader()
         writer.writerows(reply["contracts"])
         return
-    table = Table(title="contracts (TON)", title_justify="left")
-    for name in columns:
-        if name != "contract":
-            table.add_column(name, justify="left" if name in {"bag_id", "state"} else "right", no_wrap=True)
-    for row in reply["contracts"]:
-        amounts = [format_ton(row[name]) for name in ("funded", "returned", "rewards", "fees", "left")]
-        table.add_row(row["bag_id"][:12], row["state"], *amounts)
-    console = Console()
-    console.print(table)
+    amounts = columns[3:]
+    rows = [[c["bag_id"][:12], c["state"], *(format_ton(c[name]) for name in amounts)] for c in reply["contracts"]]
+    show_table(("bag", "state", *amounts), rows, right=amounts)
     total = reply["total"]
-    console.print(
-        f"received {format_ton(total['received'])}, sent to contracts {format_ton(total['funded'])}, "
+    click.echo(
+        f"\nTON: received {format_ton(total['received'])}, sent to contracts {format_ton(total['funded'])}, "
         f"back {format_ton(total['returned'])}, wallet fees {format_ton(total['wallet_fees'])}, "
         f"balance {format_ton(total['balance'])}; adds up: {'yes' if total['adds_up'] else 'NO'}"
     )

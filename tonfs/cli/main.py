@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import os
 import sys
@@ -13,7 +12,7 @@ import click
 
 from .. import __version__
 from ..errors import TonfsError, denied
-from .common import Context
+from .common import Context, LazyGroup
 
 VERBS: Final[dict[str, str]] = {
     "init": "Make a volume; shows its 24 words once.",
@@ -47,34 +46,18 @@ VERBS: Final[dict[str, str]] = {
 """Verb -> one line of help. The verb `x-y` lives in `tonfs/cli/x_y.py` as `command`."""
 
 
-class LazyGroup(click.Group):
-    """Knows its verbs by name and imports the one that runs."""
+def _load(verb: str) -> click.Command:
+    command: click.Command = importlib.import_module(f"tonfs.cli.{verb.replace('-', '_')}").command
+    return command
 
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(VERBS)
 
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in VERBS:
-            return None
-        module = importlib.import_module(f"tonfs.cli.{cmd_name.replace('-', '_')}")
-        command: click.Command = module.command
-        return command
-
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        if args and not args[0].startswith("-") and args[0] not in VERBS:
-            near = difflib.get_close_matches(args[0], list(VERBS), n=1)
-            tail = f" Did you mean '{near[0]}'?" if near else " 'tonfs --help' lists the verbs."
-            raise click.UsageError(f"There is no verb '{args[0]}'.{tail}", ctx)
-        return super().resolve_command(ctx, args)
-
+class _Root(LazyGroup):
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Verbs"):
             formatter.write_dl(list(VERBS.items()))
 
 
-@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=_Root, verbs=list(VERBS), load=_load, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="tonfs")
 @click.option("--volume", metavar="NAME", help="Volume: a name, or a path with a slash.")
 @click.option("--debug", is_flag=True, help="Show tracebacks.")

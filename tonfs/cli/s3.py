@@ -7,14 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import click
-from rich.console import Console
-from rich.table import Table
 
 from ..clock import rfc3339
 from ..control import call_sync
 from ..control.process import die_with_parent
 from ..errors import NotRunning
-from .common import Context, emit, json_option, pass_context, volume_option
+from .common import Context, emit, json_option, pass_context, show_table, volume_option
 from .policy import parse_settings
 
 
@@ -115,10 +113,11 @@ def list_keys(context: Context, as_json: bool) -> None:
     if as_json:
         emit("s3.key.list", {"keys": [{"access_key": item["access_key"], **_opens(item)} for item in keys]})
         return
-    table = Table("access key", "bucket", "rights", "created", box=None)
-    for item in keys:
-        table.add_row(item["access_key"], item["bucket"] or "all", item["rights"], rfc3339(item["created"]) or "")
-    Console().print(table)
+    if not keys:
+        click.echo("There are no access keys; 'tonfs s3 key new' makes one.", err=True)
+        return
+    rows = [(k["access_key"], k["bucket"] or "all", k["rights"], rfc3339(k["created"]) or "") for k in keys]
+    show_table(("access key", "bucket", "rights", "created"), rows)
 
 
 @key.command("revoke", help="Make an access key useless.")

@@ -61,7 +61,7 @@ def render(status: dict[str, Any]) -> Group:
         head.add_row(
             "coins",
             f"{format_ton(money['balance'])} TON in the wallet, {format_ton(money['committed'])} in contracts, "
-            f"{format_ton(money['spent_month'])} spent this month{runway}",
+            f"{format_ton(money['spent_month'])} paid from it in 30 days{runway}",
         )
     parts: list[Any] = [head]
     if status["packs"]:

@@ -27,7 +27,7 @@ def command() -> None:
 @volume_option
 @pass_context
 def show(context: Context, as_json: bool) -> None:
-    settings = context.settings()
+    settings = context.with_network()
     wallet = volume_wallet(context.volume)
 
     async def look(chain: LiteChain) -> AccountState:
@@ -62,7 +62,7 @@ def new() -> None:
 @volume_option
 @pass_context
 def import_(context: Context, file: Path) -> None:
-    settings = context.settings()
+    settings = context.with_network()
     words = read_words(file)
     kept = context.volume / "keys" / "words"
     if kept.exists():

@@ -35,11 +35,11 @@ def die_with_parent() -> None:
         os.kill(os.getpid(), signal.SIGTERM)
 
 
-def log_tail(path: Path, lines: int = 3) -> str:
-    """The last lines of a log file, for an error message."""
+def log_tail(path: Path, lines: int = 3, *, since: int = 0) -> str:
+    """The last lines of a log file that were written from the byte `since` on, for an error message."""
     try:
         with path.open("rb") as stream:
-            stream.seek(max(0, stream.seek(0, os.SEEK_END) - 4096))
+            stream.seek(max(since, stream.seek(0, os.SEEK_END) - 4096))
             text = stream.read().decode("utf-8", "replace")
     except OSError:
         return ""
@@ -55,6 +55,7 @@ class Child:
         self.log_path = log_path
         self._env = dict(env or {})
         self._process: subprocess.Popen[bytes] | None = None
+        self._log_from = 0
 
     @property
     def pid(self) -> int | None:
@@ -65,6 +66,7 @@ class Child:
         self.log_path.parent.mkdir(parents=True, exist_ok=True)
         env = {**os.environ, **self._env, PARENT_VARIABLE: str(os.getpid())}
         with self.log_path.open("ab") as output:
+            self._log_from = output.tell()
             self._process = subprocess.Popen(
                 self.argv,
                 stdin=subprocess.DEVNULL,
@@ -88,7 +90,8 @@ class Child:
         return process.wait()
 
     async def ready(self, socket_path: Path, *, timeout: float, method: str = "ping") -> dict[str, object]:
-        """Wait until its control socket answers. Raises NotRunning with the log's last lines when it does not."""
+        """Wait until it answers on its control socket (and not one of before that has not ended yet). Raises NotRunning
+        with the log's last lines when it does not."""
         answer: dict[str, object] | None = None
         with trio.move_on_after(timeout):
             async with trio.open_nursery() as nursery:
@@ -96,16 +99,19 @@ class Child:
                 await nursery.start(client.run)
                 while self.pid is not None:
                     try:
-                        answer = await client.call(method, timeout=5.0)
-                        break
+                        said = await client.call(method, timeout=5.0)
                     except TonfsError:
-                        await trio.sleep(0.1)
+                        said = {}
+                    if said.get("pid") == self.pid is not None:
+                        answer = said
+                        break
+                    await trio.sleep(0.1)
                 nursery.cancel_scope.cancel()
         if answer is not None:
             return answer
         state = "did not answer in time" if self.pid is not None else "ended at once"
         raise NotRunning(
-            f"The {self.name} {state}: {log_tail(self.log_path) or 'its log is empty'}",
+            f"The {self.name} {state}: {log_tail(self.log_path, since=self._log_from) or 'its log is empty'}",
             hint=f"Its log is {self.log_path}.",
         )
 

@@ -54,7 +54,8 @@ def load_global_config(path: Path) -> GlobalConfig:
         with path.open("rb") as file:
             data = file.read(MAX_SIZE + 1)
     except OSError as exc:
-        raise NotFound(f"cannot read the global config {path}: {exc.strerror}") from exc
+        hint = "A devnet writes it when it starts; for another network download it from that network's site."
+        raise NotFound(f"The global config {path} cannot be read: {exc.strerror}.", hint=hint) from exc
     try:
         return parse_global_config(data)
     except BadData as exc:

@@ -5,7 +5,7 @@ data crosses: pieces are written in place.
 
 | method | params | result |
 | --- | --- | --- |
-| `ping` | | `id`, `address`, `instance` (another one after every start) |
+| `ping` | | `pid`, `id`, `address`, `instance` (another one after every start) |
 | `seed` | `bag_id`, `directory` | |
 | `forget` | `bag_id` | |
 | `fetch` | `bag_id`, `directory`, `pieces` or null, `timeout`, `token`? | `have`, `wanted`, `bytes`, `wrong` |
@@ -182,7 +182,8 @@ def node_handlers(
     instance = os.urandom(8).hex()
 
     async def ping(params: dict[str, Any]) -> dict[str, Any]:
-        return {"id": endpoint.id.hex(), "address": _show_address(endpoint.address), "instance": instance}
+        address = _show_address(endpoint.address)
+        return {"pid": os.getpid(), "id": endpoint.id.hex(), "address": address, "instance": instance}
 
     async def status(params: dict[str, Any]) -> dict[str, Any]:
         bags = [_show_bag(info) for info in node.bags()]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import pytest
 
 from tonfs.agent.store import AgentStore
 from tonfs.cli import main
-from tonfs.cli.common import parse_duration, parse_size
+from tonfs.cli.common import parse_duration, parse_size, show_table
 from tonfs.errors import BY_CODE, UsageError
 from tonfs.provider.store import ProviderStore
 
@@ -36,6 +37,52 @@ def test_every_verb_is_there_and_says_what_it_does(capsys: pytest.CaptureFixture
 def test_an_unknown_verb_names_the_nearest_one(capsys: pytest.CaptureFixture[str]) -> None:
     assert main.run(["statsu"]) == 2
     assert "'status'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "meant"), [(["bag", "crate"], "create"), (["agent", "rusume"], "resume"), (["s3", "key", "nwe"], "new")]
+)
+def test_an_unknown_verb_of_a_group_names_the_nearest_one(
+    words: list[str], meant: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main.run(words) == 2
+    assert f"Did you mean '{meant}'?" in capsys.readouterr().err
+    assert main.run(["help", "statsu"]) == 3
+    assert "Did you mean 'status'?" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["ledger"], ["contract", "list"], ["wallet", "show"], ["agent", "pause"], ["agent", "run"],
+     ["contract", "show", "0:" + "00" * 32]],
+)  # fmt: skip
+def test_a_volume_without_network_has_no_agent_wallet_or_contracts(
+    words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main.run(["init", "--network", "none"]) == 0
+    assert main.run(words) == 2
+    assert "no network" in capsys.readouterr().err
+
+
+def test_words_that_cannot_be_read_are_told_in_a_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main.run(["init", "--words-file", str(tmp_path / "absent")]) == 3
+    assert main.run(["init", "--words-file", str(tmp_path)]) == 2
+    assert "Error:" not in capsys.readouterr().err.replace("Usage", "")
+
+
+def test_settings_are_shown_as_they_stand_in_the_file(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main.run(["init", "--network", "none"]) == 0
+    assert main.run(["config", "show"]) == 0
+    shown = tomllib.loads(capsys.readouterr().out)
+    assert (shown["network"], shown["plain"]) == ("none", False)
+
+
+def test_a_table_shows_everything_however_narrow_the_terminal(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "20")
+    show_table(("name", "n"), [("x" * 60, 7), ("y", 1234)], right={"n"})
+    assert capsys.readouterr().out.splitlines() == [f"name{' ' * 57}   n", f"{'x' * 60}    7", f"y{' ' * 60}1234"]
 
 
 @pytest.mark.parametrize("words", [["status"], ["wait"], ["down"], ["ledger"], ["agent", "pause"]])
