@@ -295,10 +295,12 @@ def _tree(base: type[TonfsError]) -> list[type[TonfsError]]:
 BY_CODE: Final[dict[str, type[TonfsError]]] = {cls.code: cls for cls in _tree(TonfsError)}
 
 
+OTHER_USER: Final = "Run it as the user whom the files belong to, or as root."
+
+
 def denied(exc: OSError) -> Refused:
     """The system does not let this user do it."""
-    hint = "Run it as the user whom the files belong to, or as root."
-    return Refused(f"{exc.filename or 'Something of it'}: {exc.strerror}.", hint=hint)
+    return Refused(f"{exc.filename or 'Something of it'}: {exc.strerror}.", hint=OTHER_USER)
 
 
 def from_code(code: str, message: str, hint: str = "") -> TonfsError:

@@ -17,6 +17,7 @@ from typing import Final
 from ..audit import Record, Verdict
 from ..errors import Damaged
 from ..ids import Address, AdnlId, BagId, NanoTon, ProviderKey
+from ..system import from_sqlite
 from .placement import Event, State, advance
 
 SCHEMA_VERSION: Final = 2
@@ -168,6 +169,13 @@ class AgentStore:
     def __init__(self, path: Path) -> None:
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))  # SQLite does not say what is not allowed
         self.conn = sqlite3.connect(path, isolation_level=None)
+        try:
+            self._prepare(path)
+        except sqlite3.Error as exc:
+            self.conn.close()
+            raise from_sqlite(exc, path) from None
+
+    def _prepare(self, path: Path) -> None:
         self.conn.row_factory = sqlite3.Row
         self.conn.execute("PRAGMA journal_mode=WAL")
         self.conn.execute("PRAGMA synchronous=FULL")

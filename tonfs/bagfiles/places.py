@@ -15,13 +15,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ..errors import BadBag, Damaged, NoSpace, TonfsError
+from ..system import FULL, from_os
 
 
 def disk_error(exc: OSError, what: str) -> TonfsError:
     """Our error for a failed disk operation."""
-    if exc.errno in (errno.ENOSPC, errno.EDQUOT):
+    if exc.errno in FULL:
         return NoSpace(f"The disk is full ({what}).", hint="Free some space; what came so far is kept.")
-    return TonfsError(f"{what}: {exc.strerror or exc}.")
+    return from_os(exc, what[:1].upper() + what[1:])
 
 
 def write_atomically(path: Path, data: bytes) -> None:

@@ -18,7 +18,7 @@ from rich.console import Console
 from ..chain.address import friendly
 from ..config import state_home
 from ..control import call_sync
-from ..control.process import PARENT_VARIABLE, die_with_parent, log_tail
+from ..control.process import PARENT_VARIABLE, die_with_parent, start_failure
 from ..devnet.state import StateDir
 from ..errors import NotRunning, TimedOut, TonfsError, UsageError
 from ..ids import format_ton, parse_ton
@@ -84,16 +84,14 @@ def _detach(context: Context, state: StateDir, providers: int | None, block_inte
     argv += [] if providers is None else ["--providers", str(providers)]
     env = {k: v for k, v in os.environ.items() if k != PARENT_VARIABLE}  # it outlives whoever asked for it
     with state.log.open("ab") as output:
+        before = output.tell()
         process = subprocess.Popen(
             argv, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=env, start_new_session=True
         )
     end = time.monotonic() + START_TIMEOUT
     while time.monotonic() < end:
         if process.poll() is not None:
-            raise NotRunning(
-                f"The devnet did not start: {log_tail(state.log) or 'its log is empty'}",
-                hint=f"Its log is {state.log}.",
-            )
+            raise start_failure("The devnet", state.log, before)
         try:
             if call_sync(state.control, "ping", who="devnet", timeout=5.0)["ready"]:
                 click.echo(_banner(_call(state, "status")), err=True)

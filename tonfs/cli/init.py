@@ -11,7 +11,8 @@ from typing import Any
 import click
 
 from ..config import CONFIG_NAME, NETWORKS, render
-from ..errors import NotFound, Refused, TonfsError, UsageError
+from ..errors import NotFound, Refused, UsageError
+from ..system import from_os
 from .common import Context, pass_context, volume_option
 
 FOLDERS = ("content", "packs", "keys", "run", "log")
@@ -60,12 +61,8 @@ def make_volume(
             values["policy"] = {"replica": {"replicas": replicas}}
         write_private(config, render(values))
     except OSError as exc:
-        raise _cannot(volume, exc) from None
+        raise from_os(exc, f"The volume {volume} cannot be made") from None
     return secret
-
-
-def _cannot(volume: Path, exc: OSError) -> TonfsError:
-    return Refused(f"The volume {volume} cannot be made: {exc.strerror} ({exc.filename}).")
 
 
 def write_private(path: Path, text: str) -> None:

@@ -11,7 +11,8 @@ from typing import Final
 import click
 
 from .. import __version__
-from ..errors import TonfsError, denied
+from ..errors import TonfsError
+from ..system import FORBIDDEN, FULL, from_os
 from .common import Context, LazyGroup
 
 VERBS: Final[dict[str, str]] = {
@@ -111,8 +112,8 @@ def run(argv: list[str] | None = None) -> int:
         return 1
     except BaseException as wrapped:
         inner = _leaf(wrapped)
-        if isinstance(inner, PermissionError) and inner.filename is not None:
-            inner = denied(inner)
+        if isinstance(inner, OSError) and (inner.errno in FULL or (inner.errno in FORBIDDEN and inner.filename)):
+            inner = from_os(inner)
         if isinstance(inner, TonfsError):
             return report(inner, debug)
         if isinstance(inner, KeyboardInterrupt):

@@ -14,9 +14,9 @@ from typing import Any, Final
 
 import click
 
-from ..control.process import die_with_parent, log_tail
+from ..control.process import die_with_parent, start_failure
 from ..control.systemd import notify
-from ..errors import NotRunning, TimedOut, TonfsError, UsageError, from_code
+from ..errors import TimedOut, TonfsError, UsageError, from_code
 from .common import Context, pass_context, volume_option
 
 READY_VARIABLE: Final = "TONFS_READY_FD"
@@ -24,7 +24,7 @@ START_TIMEOUT: Final = 120.0
 
 
 @click.command(help="Mount a volume at DIR. Returns when the mount answers.")
-@click.argument("directory", type=click.Path(path_type=Path))
+@click.argument("directory", type=click.Path(path_type=Path, readable=False))
 @click.option("-o", "options", multiple=True, metavar="OPTS", help="Mount options, separated by commas.")
 @click.option("--foreground", is_flag=True, help="Stay in the foreground; Ctrl-C unmounts.")
 @volume_option
@@ -96,6 +96,7 @@ def start_front(volume: Path, directory: Path, options: Sequence[str], extra: Se
         words += ["-o", option]
     reader, writer = os.pipe()
     with log_path.open("ab") as output:
+        before = output.tell()
         process = subprocess.Popen(
             [sys.executable, "-P", "-m", "tonfs", *words],
             stdin=subprocess.DEVNULL,
@@ -108,9 +109,7 @@ def start_front(volume: Path, directory: Path, options: Sequence[str], extra: Se
     os.close(writer)
     answer = _read_all(reader, process)
     if answer is None:
-        raise NotRunning(
-            f"The front ended at once: {log_tail(log_path) or 'its log is empty'}", hint=f"Its log is {log_path}."
-        )
+        raise start_failure("The front", log_path, before)
     if answer:
         raise from_code(answer.get("code", ""), answer.get("message", ""), answer.get("hint", ""))
 

@@ -127,7 +127,7 @@ def leave(
 
 
 @click.command(help="Unmount DIR; returns when everything is safe on the disk.")
-@click.argument("directory", type=click.Path(path_type=Path))
+@click.argument("directory", type=click.Path(path_type=Path, readable=False))
 @click.option("--timeout", default="5m", metavar="D", help="Longest wait for what is still being written.")
 @click.option("--lazy", is_flag=True, help="Also when the mount is in use: detach it now, end when it is free.")
 @pass_context

@@ -22,7 +22,7 @@ from rich.live import Live
 
 from ..config import CONFIG_NAME, Settings
 from ..control import call_sync
-from ..control.process import Child, keep_running
+from ..control.process import Child, keep_running, start_failure
 from ..errors import Busy, NotRunning, TimedOut, TonfsError
 from ..ids import NANO
 from ..log import get_logger
@@ -180,20 +180,21 @@ def _detach(context: Context, directory: Path, s3: str) -> None:
     log_path.parent.mkdir(parents=True, exist_ok=True)
     argv = [sys.executable, "-m", "tonfs", "--volume", str(volume), "up", str(directory), "--s3", s3]
     with log_path.open("ab") as output:
+        before = output.tell()
         process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True)
     end = time.monotonic() + 3 * START_TIMEOUT
     while time.monotonic() < end:
         if (volume / "run" / "up.ready").exists():
             return
         if process.poll() is not None:
-            raise NotRunning("tonfs did not start.", hint=f"Its log is {log_path}.")
+            raise start_failure("tonfs", log_path, before)
         time.sleep(0.2)
     process.send_signal(signal.SIGTERM)
     raise TimedOut("tonfs did not start in time.", hint=f"Its log is {log_path}.")
 
 
 @click.command(help="All in one: network, mount, S3 and agent; Ctrl-C stops them in order.")
-@click.argument("directory", required=False, type=click.Path(path_type=Path))
+@click.argument("directory", required=False, type=click.Path(path_type=Path, readable=False))
 @click.option("--detach", is_flag=True, help="Return when everything runs; 'tonfs down' stops it.")
 @click.option("--s3", metavar="HOST:PORT", help="Where S3 listens; '' for none. Default: from config.toml.")
 @volume_option

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import re
 import signal
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -12,8 +13,9 @@ from typing import Final
 
 import trio
 
-from ..errors import NotRunning, TonfsError
+from ..errors import NoSpace, NotRunning, TonfsError, from_code
 from ..log import get_logger
+from ..system import is_full
 from .client import ControlClient
 
 log = get_logger(__name__)
@@ -46,6 +48,19 @@ def log_tail(path: Path, lines: int = 3, *, since: int = 0) -> str:
     return "\n".join(text.strip().splitlines()[-lines:])
 
 
+def start_failure(who: str, log_path: Path, since: int = 0, *, late: bool = False) -> TonfsError:
+    """Why a process that logs to `log_path` does not answer: what it said last there, from byte `since` on, with the
+    code of its error. `late`: it still runs."""
+    text = log_tail(log_path, since=since)
+    state = "did not answer in time" if late else "did not start"
+    said = re.search(r"^tonfs: (?P<message>.+) \[(?P<code>TF\d{4})\](?:\n +(?P<hint>.+))?\Z", text, re.MULTILINE)
+    if said is not None and not late:
+        return from_code(said["code"], f"{who} did not start: {said['message']}", said["hint"] or "")
+    if not text and is_full(log_path.parent):
+        return NoSpace(f"{who} {state}: the disk is full, not even a log can be written.")
+    return NotRunning(f"{who} {state}: {text or 'its log is empty'}", hint=f"Its log is {log_path}.")
+
+
 class Child:
     """One child process. `start` may be called again after it ended."""
 
@@ -56,6 +71,7 @@ class Child:
         self._env = dict(env or {})
         self._process: subprocess.Popen[bytes] | None = None
         self._log_from = 0
+        """Size of the log when it was started."""
 
     @property
     def pid(self) -> int | None:
@@ -90,8 +106,8 @@ class Child:
         return process.wait()
 
     async def ready(self, socket_path: Path, *, timeout: float, method: str = "ping") -> dict[str, object]:
-        """Wait until it answers on its control socket (and not one of before that has not ended yet). Raises NotRunning
-        with the log's last lines when it does not."""
+        """Wait until it answers on its control socket (and not one of before that has not ended yet). Raises what it
+        said in its log, or NotRunning, when it does not."""
         answer: dict[str, object] | None = None
         with trio.move_on_after(timeout):
             async with trio.open_nursery() as nursery:
@@ -109,11 +125,7 @@ class Child:
                 nursery.cancel_scope.cancel()
         if answer is not None:
             return answer
-        state = "did not answer in time" if self.pid is not None else "ended at once"
-        raise NotRunning(
-            f"The {self.name} {state}: {log_tail(self.log_path, since=self._log_from) or 'its log is empty'}",
-            hint=f"Its log is {self.log_path}.",
-        )
+        raise start_failure(f"The {self.name}", self.log_path, self._log_from, late=self.pid is not None)
 
     async def stop(self, *, timeout: float = 30.0) -> int | None:
         """SIGTERM, wait, at last SIGKILL. Returns the exit status, None when it did not run."""

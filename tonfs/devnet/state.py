@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Final
 
 from ..errors import Busy, Damaged, UsageError
+from ..system import from_os
 from .config_file import write_atomically
 
 LOOPBACK: Final = "127.0.0.1"
@@ -66,13 +67,16 @@ class StateDir:
         return self.path / "providers" / str(number)
 
     def create(self) -> None:
-        """Make what is missing. Raises UsageError when the directory cannot be made."""
+        """Make what is missing. Raises Refused, NoSpace, UsageError, TonfsError when the directory cannot be made."""
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             self.keys.mkdir(mode=0o700, exist_ok=True)
             self.log.parent.mkdir(exist_ok=True)
         except OSError as exc:
-            raise UsageError(f"The state directory {self.path} cannot be made: {exc.strerror}.") from None
+            text = f"The state directory {self.path} cannot be made"
+            if isinstance(exc, NotADirectoryError | FileExistsError):
+                raise UsageError(f"{text}: {exc.strerror}.") from None
+            raise from_os(exc, text) from None
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Final
 
 from ..errors import Busy, Damaged, NotFound, UsageError
+from ..system import from_sqlite
 from .chain_api import BASECHAIN, MASTERCHAIN, AccountId, BlockId
 
 SCHEMA_VERSION: Final = 1
@@ -123,7 +124,7 @@ class LedgerStore:
             self._db.close()
             if "locked" in str(exc):
                 raise Busy(f"{path} belongs to a devnet that is running.", hint="Stop it first.") from None
-            raise Damaged(f"{path} cannot be opened: {exc}.") from None
+            raise from_sqlite(exc, path) from None
         except sqlite3.DatabaseError as exc:
             self._db.close()
             raise Damaged(f"{path} is not a devnet's chain: {exc}.") from None

@@ -13,6 +13,7 @@ from typing import Final
 from ..chain.storage2 import Terms
 from ..errors import Damaged
 from ..ids import Address, BagId
+from ..system import from_sqlite
 from .rules import Record, State
 
 _VERSION: Final = 1
@@ -51,7 +52,7 @@ class ProviderStore:
                 raise Damaged(f"{path} has version {version}; this program knows {_VERSION}.")
         except sqlite3.DatabaseError as exc:
             self._db.close()
-            raise Damaged(f"{path} cannot be read: {exc}.") from None
+            raise from_sqlite(exc, path) from None
 
     def close(self) -> None:
         self._db.close()

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from ..errors import Damaged, NotFound, Refused, UsageError
+from ..system import from_sqlite
 from . import schema
 from .api import ROOT
 from .schema import ATTACHED, COVERED, DIRTY, INLINE, RECORD, REMOTE, SEGMENTED, XATTRS
@@ -61,7 +62,7 @@ def open_index(volume: Path) -> sqlite3.Connection:
         db = schema.connect(path, read_only=True)
         (version,) = db.execute("PRAGMA user_version").fetchone()
     except sqlite3.Error as exc:
-        raise Damaged(f"The index {path} cannot be read: {exc}.") from None
+        raise from_sqlite(exc, path, f"The index {path}") from None
     if version < len(schema.MIGRATIONS):
         db.close()
         raise UsageError("The index was made by an older tonfs.", hint="Mount the volume once, then check it.")

@@ -35,16 +35,17 @@ from pathlib import Path
 from typing import Any, Concatenate, Final, ParamSpec, TypeVar
 
 from ..clock import Clock, SystemClock
-from ..errors import Busy, Damaged, FsError, NotFound, TonfsError, denied
+from ..errors import Busy, Damaged, FsError, NotFound, TonfsError
 from ..ids import Inode
 from ..log import get_logger
+from ..system import FULL, from_os, from_sqlite
 from . import schema
 from .api import Change
 from .content import ContentStore, sync_directory
 from .kernel import KernelCache
 from .node import Node
 from .schema import CONTENT
-from .space import FULL, SpaceGuard, no_space
+from .space import SpaceGuard, no_space
 from .writeback import Batch, Pending
 
 log = get_logger(__name__)
@@ -127,7 +128,7 @@ class Core:
             self._read = schema.connect(path, read_only=True)
             self.reader = schema.connect(path, read_only=True, cache_kib=4000)
         except sqlite3.Error as exc:
-            raise Damaged(f"The index {path} cannot be opened: {exc}.") from exc
+            raise from_sqlite(exc, path, f"The index {path}") from exc
         self.index = Index(self)
         self.reader_lock = threading.Lock()
         self.content = ContentStore(self.directory / "content")
@@ -493,8 +494,8 @@ def claim(directory: Path) -> int:
     try:
         run.mkdir(mode=0o700, exist_ok=True)
         fd = os.open(run / "front.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except PermissionError as exc:
-        raise denied(exc) from None
+    except OSError as exc:
+        raise from_os(exc) from None
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:

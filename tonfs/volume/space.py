@@ -13,11 +13,9 @@ from pathlib import Path
 from typing import Final
 
 from ..errors import FsError
+from ..system import FULL
 
 _MIB: Final = 1 << 20
-
-
-FULL: Final = (errno.ENOSPC, errno.EDQUOT)
 
 
 def no_space(number: int = errno.ENOSPC) -> FsError:

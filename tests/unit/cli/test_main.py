@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import json
 import os
@@ -14,8 +15,9 @@ import pytest
 from tonfs.agent.store import AgentStore
 from tonfs.cli import main
 from tonfs.cli.common import parse_duration, parse_size, show_table
-from tonfs.errors import BY_CODE, UsageError
+from tonfs.errors import BY_CODE, Refused, UsageError
 from tonfs.provider.store import ProviderStore
+from tonfs.volume import Volume
 
 
 @pytest.fixture(autouse=True)
@@ -148,7 +150,18 @@ def not_mine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         if str(folder).startswith("/tmp/"):
             folder.chmod(0o755)
     monkeypatch.chdir(tmp_path)
-    for name in ("cli.mount8", "cli.status", "cli.fsck", "cli.mount", "cli.s3", "cli.agent", "front", "control.report"):
+    for name in (
+        "cli.mount8",
+        "cli.status",
+        "cli.fsck",
+        "cli.mount",
+        "cli.s3",
+        "cli.agent",
+        "front",
+        "control.report",
+        "cli.devnet",
+        "cli.bag_make",
+    ):
         importlib.import_module(f"tonfs.{name}")  # somebody else may not be able to read Python's own files
     os.seteuid(65534)
     try:
@@ -171,6 +184,47 @@ def test_a_volume_of_somebody_else_is_refused_in_a_sentence(
     assert main.run(["--volume", str(not_mine), *words]) == 5
     said = capsys.readouterr().err
     assert "Permission denied" in said
+    assert "internal error" not in said
+
+
+@pytest.mark.parametrize(
+    "words", [["devnet", "up", "--state"], ["init", "--volume"], ["bag", "create", "/etc/hostname", "--store"]]
+)
+def test_where_a_user_may_not_write_is_said_with_the_exit_code_for_permissions(
+    not_mine: Path, words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main.run([*words, str(not_mine / "new" / "place")]) == 5
+    said = capsys.readouterr().err
+    assert "Permission denied" in said
+    assert "internal error" not in said
+
+
+def test_an_index_that_may_not_be_written_is_no_damage(not_mine: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    os.seteuid(0)
+    for path in (not_mine, not_mine / "run"):
+        os.chown(path, 65534, 65534)
+    Volume(not_mine).close()
+    os.chown(not_mine, 0, 0)
+    not_mine.chmod(0o755)
+    os.chown(not_mine / "run" / "front.lock", 65534, 65534)
+    (not_mine / "index.db").chmod(0o644)
+    os.seteuid(65534)
+    with pytest.raises(Refused, match="cannot be opened"):
+        Volume(not_mine)
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+def test_a_full_disk_is_no_internal_error(
+    number: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "pwrite", full)
+    assert main.run(["--volume", str(tmp_path / "v"), "init", "--network", "none"]) == 0
+    assert main.run(["--volume", str(tmp_path / "v"), "fsck"]) == 1
+    said = capsys.readouterr().err
+    assert "[TF0009]" in said
     assert "internal error" not in said
 
 
