@@ -140,6 +140,7 @@ class FakeFront:
                     "size": 1,
                     "live": live.count(b),
                     "files": n,
+                    "told": b in self.told,
                     "asked": self.asked,
                     "unsaid": not self.asked,
                 }

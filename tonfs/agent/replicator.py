@@ -261,6 +261,8 @@ class Replicator:
                 agent.store.set_bag_state(bag_id, "closing")
             elif bag.state == "live" and bag.replicas != (asked := pack.replicas(self._replicas)):
                 agent.store.set_replicas(bag_id, asked)
+            if bag is not None and bag.state == "live" and not pack.told:
+                self._told = []
 
     async def _tell_front(self) -> None:
         """How often each pack is proven; drives xattrs, status and what may be evicted."""

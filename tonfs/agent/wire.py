@@ -19,6 +19,8 @@ class KnownPack:
     """The largest number of replicas that is said for one of them, 0 for none."""
     unsaid: bool
     """For one of them nothing is said."""
+    told: bool
+    """It knows how many replicas are proven; one that was just started does not."""
 
     def replicas(self, volume: int) -> int | None:
         """What its files ask for together; None: `volume`, the volume's number, whatever that becomes."""
@@ -37,7 +39,9 @@ def known_packs(reply: dict[str, Any]) -> dict[BagId, KnownPack]:
     """The front's answer to `packs`: every pack that it knows. Raises BadPacket."""
     try:
         return {
-            front_bag(p["bag_id"]): KnownPack(int(p["live"]), int(p["files"]), int(p["asked"]), bool(p["unsaid"]))
+            front_bag(p["bag_id"]): KnownPack(
+                int(p["live"]), int(p["files"]), int(p["asked"]), bool(p["unsaid"]), bool(p["told"])
+            )
             for p in reply["packs"]
         }
     except (KeyError, TypeError, ValueError) as exc:

@@ -121,8 +121,9 @@ class Methods:
         return {"pack": done.pack, "committed": list(done.committed), "stale": list(done.stale)}
 
     async def packs(self, params: dict[str, Any]) -> dict[str, Any]:
-        """{} -> {packs[{id, bag_id, size, live, files, created, proven, wanted, asked, unsaid}]}; asked: the largest
-        number of replicas that is said for one of its files; unsaid: for one of them nothing is said."""
+        """{} -> {packs[{id, bag_id, size, live, files, created, proven, wanted, told, asked, unsaid}]}; told: `proven`
+        was said lately; asked: the largest number of replicas that is said for one of its files; unsaid: for one of
+        them nothing is said."""
         packs = await _run(self._volume.packs)
         return {
             "packs": [
@@ -135,6 +136,7 @@ class Methods:
                     "created": p.created_ns / 1e9,
                     "proven": p.proven,
                     "wanted": p.wanted,
+                    "told": self._volume.told_lately(p.bag_id),
                     "asked": p.asked.most,
                     "unsaid": p.asked.unsaid,
                 }

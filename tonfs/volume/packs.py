@@ -5,8 +5,11 @@ from __future__ import annotations
 import errno
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from types import MappingProxyType
+from typing import Final
 
+from ..clock import Clock
 from ..errors import FsError, NotFound, Refused
 from ..ids import BagId, Inode, PackId
 from . import extents as ext
@@ -16,6 +19,10 @@ from .core import locked
 from .node import Node
 from .schema import COVERED, DIRTY, SEGMENTED
 from .uploads import Uploads
+
+TOLD_FOR: Final = 300 * 10**9
+"""Nanoseconds for which the agent's word about the replicas of a pack counts. It repeats it every minute; of one that
+does not run nothing is known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +53,15 @@ class Evicted:
 
 class Packs(Uploads):
     """Packs, extents, eviction."""
+
+    def __init__(self, directory: Path, clock: Clock | None = None) -> None:
+        super().__init__(directory, clock)
+        self._told: dict[BagId, int] = {}
+        """When the agent last said how many replicas of a bag are proven, `now_ns`."""
+
+    def told_lately(self, bag_id: BagId) -> bool:
+        """Is what the index says of this pack's replicas the word of an agent that is at work?"""
+        return 0 <= self.now_ns() - self._told.get(bag_id, -TOLD_FOR) < TOLD_FOR
 
     def commit_pack(self, bag_id: BagId, size: int, files: Sequence[PackedFile]) -> Committed:
         """Record that a bag holds these ranges; durable when it returns. Idempotent. Slow.
@@ -130,6 +146,7 @@ class Packs(Uploads):
             self._sql(
                 "UPDATE pack SET proven = ?, wanted = ?, proved = ? WHERE bag_id = ?", (proven, wanted, since, bag_id)
             )
+            self._told[bag_id] = self.now_ns()
 
     def drop_pack(self, bag_id: BagId) -> None:
         """Forget a bag that no file refers to; durable when it returns. Raises Refused, NotFound. Slow."""
@@ -145,6 +162,7 @@ class Packs(Uploads):
         if self.db.execute("SELECT 1 FROM extent WHERE pack = ? LIMIT 1", row).fetchone() is not None:
             raise Refused(f"Files still refer to the bag {bag_id.hex()}.")
         self._sql("DELETE FROM pack WHERE pack = ?", row)
+        self._told.pop(bag_id, None)
 
     # Eviction ---------------------------------------------------------------------------------------------------
 
@@ -191,6 +209,9 @@ class Packs(Uploads):
         for pack, bag_id, proven, wanted, length in packs:
             if not proven >= wanted > 0:
                 kept.append((inode, f"{proven} of {wanted} replicas are proven"))
+                continue
+            if not self.told_lately(BagId(bytes(bag_id))):
+                kept.append((inode, "the agent has not told of its replicas lately"))
                 continue
             self._sql("UPDATE extent SET local = 0 WHERE inode = ? AND pack = ?", (inode, pack))
             bags.add(BagId(bytes(bag_id)))

@@ -219,6 +219,14 @@ async def test_a_front_that_goes_away_and_comes_back_is_waited_for(tmp_path: Pat
             await world.proven(bags=2)
 
 
+async def test_a_front_that_was_started_again_is_told_at_once(tmp_path: Path, autojump_clock: MockClock) -> None:
+    async with agent_world(tmp_path) as world, world.running():
+        bag = await filled(world)
+        await trio.sleep(2.0)
+        world.front.told = {}
+        await world.until(lambda: world.front.told.get(bag) == 3, timeout=5.0)
+
+
 async def test_a_paused_agent_packs_and_pays_nothing_until_it_goes_on(
     tmp_path: Path, autojump_clock: MockClock
 ) -> None:

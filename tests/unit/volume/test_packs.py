@@ -139,6 +139,27 @@ def test_only_proven_bytes_are_evicted(volume: Volume) -> None:
     assert packer.read(volume, packed, 0, 1000) == b"p" * 1000
 
 
+def test_nothing_is_evicted_on_the_old_word_of_an_agent_that_does_not_run(tmp_path: Path) -> None:
+    clock = ManualClock()
+    (tmp_path / "v").mkdir()
+    volume = Volume(tmp_path / "v", clock)
+    inode = file(volume, b"f", b"x" * 1000)
+    packer = Packer()
+    packer.pack_all(volume)
+    clock.advance(301)
+    done = volume.evict([inode])
+    assert (done.bytes, dict(done.kept)) == (0, {inode: "the agent has not told of its replicas lately"})
+    volume.close()
+    volume = Volume(tmp_path / "v", clock)
+    assert volume.evict([inode]).bytes == 0
+    volume.evict_down_to(0)
+    assert volume.counts().local == 1000
+    (pack,) = volume.packs()
+    volume.pack_states([(pack.bag_id, 5, 5)])
+    assert volume.evict([inode]).bytes == 1000
+    volume.close()
+
+
 def test_a_pack_that_nobody_promised_replicas_for_is_not_proven(volume: Volume) -> None:
     inode = file(volume, b"f", b"x")
     packer = Packer()
