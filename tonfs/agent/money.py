@@ -10,13 +10,12 @@ from typing import Any, Final
 import trio
 
 from ..bag import TorrentInfo
-from ..bridge import AsyncioThread
 from ..chain import storage2
 from ..chain.api import AccountStatus, Chain
 from ..chain.intents import IntentResult, Treasurer
 from ..chain.journal import new_query_id
 from ..chain.ledger import ContractAccount, History, contract_account, wallet_account
-from ..chain.lite import LiteChain
+from ..chain.lite import open_chain
 from ..chain.messages import Message
 from ..chain.storage2 import StorageContract, Terms
 from ..chain.wallet import Version, Wallet, key_address
@@ -201,5 +200,5 @@ async def open_money(volume: Path, global_config: Path, store: AgentStore, clock
             f"The wallet's words cannot be read ({exc.strerror}).", hint="They belong in keys/words of the volume."
         ) from None
     wallet = await trio.to_thread.run_sync(Wallet.from_words, words)
-    async with AsyncioThread() as bridge, LiteChain(global_config, bridge) as chain:
+    async with open_chain(global_config) as chain:
         yield Money(chain, wallet, store, clock)

@@ -42,8 +42,6 @@ AGAIN_SHORT: Final = 5.0
 """The pause while there are too few providers."""
 TELL_EVERY: Final = 60.0
 
-Placements = dict[BagId, list[Placement]]
-
 
 @dataclass(frozen=True)
 class _Later:

@@ -208,13 +208,3 @@ def read_contract(state: AccountState) -> StorageContract:
     if state.code_hash != CODE_HASH:
         raise BadData(f"The account {state.address} runs another contract than tonfs knows.")
     return parse_storage(state.data, state.balance, state.address)
-
-
-def matches(contract: StorageContract, info: BagFacts) -> bool:
-    """Does the contract store exactly this bag?"""
-    return (
-        contract.torrent_hash == info.bag_id
-        and contract.file_size == info.file_size
-        and contract.piece_size == info.piece_size
-        and contract.merkle_hash == info.root_hash
-    )

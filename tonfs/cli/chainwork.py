@@ -8,8 +8,7 @@ from typing import TypeVar
 
 import trio
 
-from ..bridge import AsyncioThread
-from ..chain.lite import LiteChain
+from ..chain.lite import LiteChain, open_chain
 from ..chain.wallet import Wallet
 from ..config import Settings
 from ..errors import NotFound, NotRunning, denied
@@ -32,7 +31,7 @@ def with_chain(volume: Path, settings: Settings, work: Callable[[LiteChain], Awa
     path = global_config(volume, settings)
 
     async def main() -> T:
-        async with AsyncioThread() as bridge, LiteChain(path, bridge) as chain:
+        async with open_chain(path) as chain:
             return await work(chain)
 
     return trio.run(main)

@@ -25,7 +25,6 @@ TCP_AUTHENTIFICATION_COMPLETE: Final = 0xF7AD9EA6
 LITE_QUERY: Final = 0x798C06DF
 LITE_ERROR: Final = 0xBBA9E148
 WAIT_MASTERCHAIN_SEQNO: Final = 0xBAEAB892
-TRANSACTION_ID: Final = 0xB12F65AF
 
 MAX_BODY: Final = 1 << 16
 """Longest external message or method stack that is accepted."""

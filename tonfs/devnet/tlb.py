@@ -16,7 +16,6 @@ from .chain_api import AccountId
 INTERNAL: Final = "internal"
 EXTERNAL_IN: Final = "external in"
 EXTERNAL_OUT: Final = "external out"
-STATUS_NAMES: Final = ("uninit", "frozen", "active", "none")
 
 
 @dataclass(frozen=True, slots=True)

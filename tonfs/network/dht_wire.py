@@ -86,11 +86,6 @@ def parse_query(data: bytes) -> tuple[DhtNode | None, Query]:
     return sender, query
 
 
-def is_dht_query(data: bytes) -> bool:
-    """Does this query belong to the DHT? For endpoints that serve several protocols."""
-    return tl.constructor_id(data) in _QUERIES
-
-
 _QUERIES: Final = frozenset(
     {
         tl.DHT_QUERY,
@@ -161,11 +156,6 @@ def parse_value_result(data: bytes) -> DhtValue | list[DhtNode]:
         raise BadPacket(f"not an answer to findValue: {tag:08x}")
     reader.end()
     return result
-
-
-def parse_stored(data: bytes) -> None:
-    if data != STORED:
-        raise BadPacket("not dht.stored")
 
 
 def parse_node(data: bytes) -> DhtNode:

@@ -28,7 +28,6 @@ MAX_COINS: Final = 15
 RESOLVING: Final = "resolving"
 DOWNLOADING: Final = "downloading"
 ACTIVE: Final = "active"
-WARNING_BALANCE: Final = "warning-balance"
 ERROR: Final = "error"
 
 
@@ -78,15 +77,6 @@ def parse_request(data: bytes) -> Request:
         raise BadPacket(f"not a request to a storage provider: {tag:08x}")
     reader.end()
     return request
-
-
-def is_provider_request(data: bytes) -> bool:
-    """Does this query belong here? For endpoints that serve several protocols."""
-    return tl.constructor_id(data) in (
-        tl.PROVIDER_RATES_REQUEST,
-        tl.PROVIDER_STORAGE_REQUEST,
-        tl.PROVIDER_ADNL_PROOF_REQUEST,
-    )
 
 
 def _pack_coins(amount: int) -> bytes:

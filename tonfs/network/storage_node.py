@@ -38,7 +38,6 @@ log = get_logger(__name__)
 
 SWEEP_EVERY: Final = 10.0
 REPUTATIONS: Final = 8192
-SWARMS_MAX: Final = 10_000
 
 
 class Providers(Protocol):

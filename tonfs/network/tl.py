@@ -52,22 +52,17 @@ ADNL_PONG: Final = 0x20747C0E
 RLDP2_MESSAGE_PART: Final = 0x11480B6E
 RLDP2_CONFIRM: Final = 0x23E69945
 RLDP2_COMPLETE: Final = 0x36B9081F
-RLDP_MESSAGE: Final = 0x7D1BCD1E
 RLDP_QUERY: Final = 0x8A794D69
 RLDP_ANSWER: Final = 0xA3FC5C03
 FEC_RAPTORQ: Final = 0x8B93A7E0
-FEC_ROUND_ROBIN: Final = 0x32F528E4
-FEC_ONLINE: Final = 0x0127660C
 
 OVERLAY_QUERY: Final = 0xCCFD8443
 OVERLAY_QUERY_EXTRA: Final = 0x94FFC3E9
 OVERLAY_GET_RANDOM_PEERS: Final = 0x48EE64AB
-OVERLAY_GET_RANDOM_PEERS_V2: Final = 0xA58E7ECC
 OVERLAY_PING: Final = 0x690CB481
 OVERLAY_PONG: Final = 0x67700804
 OVERLAY_NODE: Final = 0xB86B8A83
 OVERLAY_NODES: Final = 0xE487290E
-OVERLAY_NODES_V2: Final = 0xE4071842
 OVERLAY_NODE_TO_SIGN: Final = 0x03D8A8E1
 
 DHT_NODE: Final = 0x84533248
@@ -162,9 +157,6 @@ class Reader:
         """Exactly `count` bytes without a length prefix."""
         start = self._take(count)
         return bytes(self._data[start : start + count])
-
-    def int128(self) -> bytes:
-        return self.raw(16)
 
     def int256(self) -> bytes:
         return self.raw(32)

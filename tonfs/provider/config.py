@@ -11,7 +11,6 @@ from typing import Any, Final
 from ..errors import NotFound, UsageError
 from ..network.api import UdpAddress
 
-MIB: Final = 1 << 20
 _LIMITS: Final = ("upload_limit", "upload_limit_per_peer")
 _INTEGERS: Final = ("rate_per_mb_day", "min_span", "max_span", "space", "max_bag_size", "stall")
 

@@ -188,13 +188,11 @@ def test_queries_and_answers_survive_the_wire():
     for query in queries:
         assert wire.parse_query(wire.pack_query(query)) == (None, query)
         assert wire.parse_query(wire.pack_query(query, node)) == (node, query)
-        assert wire.is_dht_query(wire.pack_query(query))
         with pytest.raises(BadPacket):
             wire.parse_query(wire.pack_query(query) + bytes(4))
     assert wire.parse_nodes(wire.pack_nodes([node, node])) == [node, node]
     assert wire.parse_value_result(wire.pack_value_not_found([node])) == [node]
     assert wire.parse_pong(wire.pack_pong(7)) == 7
-    assert not wire.is_dht_query(b"")
 
 
 def test_ids_and_layout_agree_with_pytoniq_cores_schemas():

@@ -82,11 +82,9 @@ def test_requests_and_answers_survive_the_wire():
     for request in (wire.RatesRequest(2**63), wire.StorageRequest(b"\1" * 32, 7), wire.AdnlProofRequest(b"\2" * 32)):
         packed = wire.pack_request(request)
         assert wire.parse_request(packed) == request
-        assert wire.is_provider_request(packed)
         with pytest.raises(BadPacket):
             wire.parse_request(packed + bytes(4))
     assert wire.parse_storage(wire.pack_storage(STATUS)) == STATUS
-    assert not wire.is_provider_request(b"xx")
 
 
 def test_an_offer_that_contradicts_itself_or_overflows_is_refused():
