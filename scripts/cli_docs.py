@@ -18,7 +18,7 @@ Made from the parser by `scripts/cli_docs.py`; do not edit.
 Every verb takes `--volume NAME` (before or after it). Listings take `--json`: one object that begins with
 `"schema": "tonfs.<verb>/1"`. Exit codes: 0 done; 1 failed; 2 usage; 3 not found; 4 a needed process is not running;
 5 refused by budget, policy or permission; 6 damaged data found; 7 timed out; 130 interrupted. Every error has a code
-that `tonfs help TF####` explains.
+that `tonfs help TF####` explains. In `--json` a byte of a name that is not UTF-8 is a lone surrogate, `\\udcXX`.
 """
 
 

@@ -19,13 +19,17 @@ WORTH_NOTING: Final = 64 << 20
 
 @dataclass(frozen=True)
 class CreatedBag:
-    """A bag whose data lies in `files` (name in the bag, path); `hashes` are the sha256 of its pieces."""
+    """A bag whose data lies in `files` (name in the bag, path); `hashes` are the sha256 of its pieces.
+
+    `noted`: where the hashes stand on disk until the bag is kept, if they do.
+    """
 
     info: TorrentInfo
     header: BagHeader
     hashes: list[bytes]
     files: list[tuple[bytes, bytes]]
     data_root: Path
+    noted: Path | None = None
 
 
 class HashWriter:
@@ -108,8 +112,8 @@ def create_bag(
     raw: bool = False,
     notes: Path | None = None,
 ) -> CreatedBag:
-    """Hash a file or folder into a bag. `piece_size` 0 chooses by size. `notes`: a folder where hashes are noted while
-    the work lasts; when it is interrupted, the next call with unchanged input goes on from there.
+    """Hash a file or folder into a bag. `piece_size` 0 chooses by size. `notes`: a folder where hashes are noted until
+    the bag is kept (`BagStore.keep`); when the work is interrupted, the next call with unchanged input goes on there.
 
     Refuses bags that some known daemon cannot serve or that crash it (exact multiples of the piece size, hidden
     folders, backslashes, `./` in names, descriptions over 166 bytes). `raw` makes them all the same, with the habits of
@@ -138,18 +142,19 @@ def create_bag(
     kept = None
     if notes is not None and hasher.size >= WORTH_NOTING:
         kept = Notes(notes, fingerprint(tree.files, front, size), hasher.pieces)
-    finished = False
     try:
         hashes = hasher.hashes(kept)
-        finished = True
     finally:
         if kept is not None:
-            kept.close(finished=finished)
+            kept.close()
     try:
         info = describe(header, hashes, size, description, cpp=order == "sorted")
     except BadBag as exc:
+        if kept is not None:
+            kept.path.unlink(missing_ok=True)
         raise Refused(f"No daemon would accept this bag: {exc.message}") from None
-    return CreatedBag(info, header, hashes, list(zip(tree.files.names, tree.files.places, strict=True)), tree.data_root)
+    places = list(zip(tree.files.names, tree.files.places, strict=True))
+    return CreatedBag(info, header, hashes, places, tree.data_root, None if kept is None else kept.path)
 
 
 def _header(tree: ScannedTree, *, raw: bool, order: Order) -> BagHeader:

@@ -60,11 +60,11 @@ class Notes:
 
     def __init__(self, folder: Path, fingerprint: bytes, pieces: int) -> None:
         """Raises NoSpace and other disk errors."""
-        self._path = folder / f"{fingerprint.hex()}.hashes"
+        self.path: Final = folder / f"{fingerprint.hex()}.hashes"
         head = NOTES_MAGIC + fingerprint
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            self._fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             if os.pread(self._fd, self._HEAD, 0) != head or os.fstat(self._fd).st_size > self._HEAD + 32 * pieces:
                 os.ftruncate(self._fd, 0)
                 os.pwrite(self._fd, head, 0)
@@ -83,10 +83,9 @@ class Notes:
         except OSError as exc:
             raise disk_error(exc, "noting hashes") from None
 
-    def close(self, *, finished: bool) -> None:
+    def close(self) -> None:
+        """The file stays: whoever keeps the bag deletes it."""
         os.close(self._fd)
-        if finished:
-            self._path.unlink(missing_ok=True)
 
 
 def fingerprint(files: ScannedFiles, header: bytes, piece_size: int) -> bytes:

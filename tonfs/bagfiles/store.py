@@ -72,8 +72,9 @@ class BagStore:
     def keep(self, created: CreatedBag) -> Path:
         """Remember a bag that was just made: info, header and tree; the data stays where it lies.
 
-        Making it again renews what is known. A bag that is complete from elsewhere is left alone. Raises Refused while
-        it is being downloaded, UsageError when a file cannot be found again by its name in the bag, NoSpace.
+        Notes of its hashes go then. Making it again renews what is known. A bag that is complete from elsewhere
+        is left alone. Raises Refused while it is being downloaded, UsageError when a file cannot be found again by its
+        name in the bag, NoSpace.
         """
         directory = self.directory(created.info.bag_id)
         if (directory / "bag.json").exists():
@@ -81,6 +82,7 @@ class BagStore:
             try:
                 if known.data_root != created.data_root:
                     if known.complete:
+                        self._drop_notes(created)
                         return directory
                     raise Refused(
                         f"Bag {known.bag_id.hex()} is being downloaded into {known.data_root}.",
@@ -89,7 +91,13 @@ class BagStore:
             finally:
                 known.close()
         StoredBag.keep(directory, created)
+        self._drop_notes(created)
         return directory
+
+    @staticmethod
+    def _drop_notes(created: CreatedBag) -> None:
+        if created.noted is not None:
+            created.noted.unlink(missing_ok=True)
 
     def prepare(self, wanted: BagId, into: Path | None) -> StoredBag:
         """A bag to be downloaded below `into` (None: where it was begun, or inside the store).

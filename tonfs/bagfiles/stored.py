@@ -75,7 +75,10 @@ class StoredBag:
         folder = os.path.join(os.fsencode(created.data_root), header.folder)
         for name, path in created.files:
             if folder + name != path:
-                raise UsageError(f"{os.fsdecode(path)} lies elsewhere than its name in the bag says.")
+                raise UsageError(
+                    f"{os.fsdecode(path)} is called {os.fsdecode(name)!r} in the bag: it could not be found again.",
+                    hint="Rename the file, or leave the bag out of the store with --no-keep.",
+                )
         foreign = not created.data_root.is_relative_to(directory)
         where = str(created.data_root.absolute()) if foreign else str(created.data_root.relative_to(directory))
         state = _new_state(info.bag_id, where, foreign=foreign, layout="done")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import random
 import sys
@@ -14,10 +15,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tonfs.bagfiles import create, create_bag, hash_run, hashing
+from tonfs.bagfiles import create, create_bag, hash_run, hashing, stored
 from tonfs.bagfiles.hash_run import Job, Unreadable
 from tonfs.bagfiles.hashing import HashingProcess, Notes, StreamHasher
-from tonfs.errors import Refused, Stale
+from tonfs.bagfiles.store import BagStore
+from tonfs.errors import NoSpace, Refused, Stale
 
 
 def plain(root: Path, header: bytes, names: tuple[bytes, ...], piece_size: int) -> list[bytes]:
@@ -94,7 +96,26 @@ def test_an_interrupted_making_goes_on_where_it_was(
     created = create_bag(tree, piece_size=4096, notes=tmp_path / "making")
     assert 0 < len(pieces) < created.info.pieces - 15
     assert created.hashes == plain(tree, created.header.to_bytes(), created.header.names, 4096)
+    BagStore(tmp_path).keep(created)
     assert list((tmp_path / "making").iterdir()) == []
+
+
+def test_a_bag_that_could_not_be_kept_is_not_hashed_again(
+    tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path, data: bytes) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    store = BagStore(tmp_path / "store")
+    created = create_bag(tree, piece_size=4096, notes=store.making)
+    with monkeypatch.context() as patch:
+        patch.setattr(stored, "write_atomically", full)
+        with pytest.raises(NoSpace):
+            store.keep(created)
+    pieces = counted(monkeypatch)
+    assert store.keep(create_bag(tree, piece_size=4096, notes=store.making)).exists()
+    assert pieces == []
+    assert list(store.making.iterdir()) == []
 
 
 def test_notes_of_a_tree_that_changed_since_are_not_used(
@@ -113,7 +134,7 @@ def test_notes_that_are_cut_or_foreign_are_begun_anew(tmp_path: Path) -> None:
     mark = sha256(b"input").digest()
     notes = Notes(tmp_path, mark, 5)
     notes.keep(1, [b"\1" * 32, b"\2" * 32])
-    notes.close(finished=False)
+    notes.close()
     path = tmp_path / f"{mark.hex()}.hashes"
     assert Notes(tmp_path, mark, 5).known(5) == [b"", b"\1" * 32, b"\2" * 32, b"", b""]
     path.write_bytes(path.read_bytes()[: 48 + 64 + 7])

@@ -168,6 +168,15 @@ def test_a_disk_that_is_full_for_a_hash_leaves_the_piece_missing(
     copy.write_piece(1, seed.read_piece(1), seed.proof(1))
 
 
+def test_a_file_that_has_another_name_in_the_bag_cannot_be_kept(tmp_path: Path) -> None:
+    (tmp_path / "dir").mkdir()
+    (tmp_path / "dir" / "a\\b").write_bytes(b"1")
+    created = create_bag(tmp_path / "dir", raw=True)
+    with pytest.raises(UsageError, match="is called 'a/b' in the bag"):
+        StoredBag.keep(tmp_path / "bag", created)
+    assert not (tmp_path / "bag").exists()
+
+
 def test_a_reopened_download_goes_on_where_it_was(seed: StoredBag, tmp_path: Path) -> None:
     download(seed, tmp_path / "copy", [0, 2]).close()
     again = StoredBag.open(tmp_path / "copy")

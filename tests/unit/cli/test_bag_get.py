@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import errno
+import json
 import os
 from pathlib import Path
 
 import pytest
 
 from tonfs.bagfiles import StoredBag, create_bag
+from tonfs.cli import bag_get
 from tonfs.cli.main import run
 
 LONG = "\u00e9" * 127
@@ -72,6 +75,39 @@ def test_nothing_is_written_through_links_and_a_draft_of_the_user_stays(tmp_path
     (tmp_path / "led" / "photos").symlink_to(tmp_path / "outside")
     assert get(tmp_path, bag, "--file", "a", "--to", str(tmp_path / "led")) != 0
     assert os.listdir(tmp_path / "outside") == []
+
+
+def test_a_full_disk_leaves_no_draft_of_a_file_that_is_taken_out(
+    tmp_path: Path, bag: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(fd: int, data: bytes, offset: int) -> None:
+        if offset:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        os.pwrite(fd, data, offset)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(bag_get, "write_all", full)
+        assert get(tmp_path, bag, "--file", "a", "--to", str(tmp_path / "to")) == 1
+    said = capsys.readouterr().err
+    assert f"disk is full (writing {tmp_path / 'to' / 'photos' / 'a'})" in said
+    assert "is kept" in said
+    assert os.listdir(tmp_path / "to" / "photos") == []
+    assert get(tmp_path, bag, "--file", "a", "--to", str(tmp_path / "to")) == 0
+
+
+def test_names_that_are_not_utf8_have_lone_surrogates_in_json_and_are_escaped_for_people(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = tmp_path / "odd"
+    root.mkdir()
+    (root / os.fsdecode(b"\xff\x1b.txt")).write_bytes(b"bytes")
+    seed = StoredBag.create(tmp_path / "seed", create_bag(root))
+    assert run(["bag", "info", str(seed.directory), "--json"]) == 0
+    said = capsys.readouterr().out
+    assert said.isascii()
+    assert os.fsencode(json.loads(said)["files"][0]["name"]) == b"\xff\x1b.txt"
+    assert run(["bag", "info", str(seed.directory)]) == 0
+    assert "5 \\udcff\\x1b.txt" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("words", [(), ("--file", "a")])
