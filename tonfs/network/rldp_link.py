@@ -1,4 +1,5 @@
-"""RLDP2 between two identities: transfers, queries and answers on top of `adnl.message.custom` (reference 3).
+"""RLDP2 between two identities: queries, answers and what arrives, on top of `adnl.message.custom` (reference 3). What
+leaves is `rldp_sender`'s.
 
 A pure state machine: a `Port` takes what is to be sent, times are passed in. Bounds: an unexpected transfer has at most
 64 KiB, answers at most what the query allowed, at most `MAX_INBOUND` transfers open per peer; all that a peer makes us
@@ -10,16 +11,16 @@ from __future__ import annotations
 import os
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import Final, Protocol
+from typing import Final
 
 from ..clock import Clock
 from ..errors import BadPacket, UsageError
 from . import rldp2, tl
-from .congestion import Congestion
 from .lane import SYMBOL, Opened, Sink
 from .memory_pool import Account
-from .rldp2 import PartReceiver, PartSender, Symbols
-from .rldp_transfer import NEVER, Budget, Inbound, Outbound, RldpQuery, Waiting, answer_id, room_of
+from .rldp2 import PartReceiver, PartSender
+from .rldp_sender import Port, Sender
+from .rldp_transfer import NEVER, Budget, Inbound, RldpQuery, Waiting, answer_id, room_of
 from .upload import Turns
 
 MAX_UNEXPECTED: Final = 64 * 1024
@@ -28,8 +29,6 @@ MAX_QUERY: Final = 7680
 MAX_INBOUND: Final = 64
 """Unexpected transfers of one peer that may be open, and queries of it that may be worked on."""
 MAX_INBOUND_BYTES: Final = 512 * 1024
-MAX_ANSWERS: Final = 96 << 20
-"""Bytes of answers on their way to one peer (a single larger one is let through)."""
 INBOUND_LIFE: Final = 10.0
 DONE_LIFE: Final = 35.0
 DONE_MAX: Final = 16384
@@ -38,39 +37,12 @@ DONE_COST: Final = 550
 ANSWER_LIFE: Final = 60.0
 CONFIRM_DELAY: Final = 0.002
 COMPLETE_EVERY: Final = 0.01
-BURST: Final = 64
-"""Symbols of one transfer that leave together: what one segmented sending carries."""
-LONG: Final = 512
-"""Symbols of a part that must let others in between; a shorter one is sent to its end, and is complete the sooner."""
-UNREADY: Final = 2
-"""Symbols in flight before the channel is up: each costs a root packet."""
 NUDGE_AFTER: Final = 1.5
 """Seconds of silence of a peer that has our query, after which it is asked whether it still lives."""
 NUDGE_UNTIL: Final = 12.0
 """Peers remember finished transfers for 15 s or more; later a nudge would be taken for a new query."""
 SLACK: Final = 48
 """An `rldp.answer` is so much longer than its data; Go compares the whole with the allowed length (reference 3.2)."""
-DEAD_AFTER: Final = 10.0
-"""Seconds without any news of an answer under way: whoever asked is gone."""
-
-
-class Port(Protocol):
-    """The ADNL side of a link."""
-
-    @property
-    def ready(self) -> bool:
-        """Bulk may flow."""
-        ...
-
-    def send_custom(self, data: bytes, now: float) -> None: ...
-
-    def send_symbols(self, symbols: Symbols, now: float) -> None: ...
-
-    def watch(self, sink: Sink) -> None:
-        """Symbols for this sink may be put into it without asking us; `on_opened` tells us."""
-        ...
-
-    def unwatch(self, sink: Sink) -> None: ...
 
 
 class RldpLink:
@@ -93,36 +65,24 @@ class RldpLink:
         self._clock = clock
         self._account = account
         self._query_budget = queries
-        self._answer_budget = answers
-        self._turns = turns
-        self._turn_at = NEVER
-        """When answers may go on."""
-        self.congestion = Congestion()
-        self._out: OrderedDict[bytes, Outbound] = OrderedDict()
-        self._hungry: OrderedDict[bytes, Outbound] = OrderedDict()
-        """Those of `_out` that want to send now, next one first."""
+        self.out = Sender(port, answers, turns)
         self._in: dict[bytes, Inbound] = {}
         self._done: OrderedDict[bytes, list[float]] = OrderedDict()
         self._waiting: dict[bytes, Waiting] = {}
         self._sinks: dict[Sink, tuple[Inbound, PartReceiver]] = {}
         self._unconfirmed: set[Sink] = set()
-        self._hurry = False
-        """Confirmations came: `flush` should look what may be sent."""
         self._completes: dict[bytes, int] = {}
         """Queries that arrived whole: `complete` waits a moment for the answer, which says the same."""
-        self._prompt = False
-        """The peer says `complete` by itself (Go and we do, C++ does not)."""
         self._confirm_at = NEVER
         self._sweep_at = NEVER
         self._heard = 0.0
         self._unexpected = 0
         self._unexpected_bytes = 0
         self._answering = 0
-        self._answer_bytes = 0
 
     @property
     def busy(self) -> bool:
-        return bool(self._out or self._waiting or self._answering)
+        return bool(self.out.transfers or self._waiting or self._answering)
 
     # Queries and answers.
 
@@ -146,7 +106,7 @@ class RldpLink:
         if self._waiting.pop(back, None) is not None:
             self._drop_inbound(back)
             self._remember(back, now)
-        self._drop_outbound(transfer_id)
+        self.out.drop(transfer_id)
 
     def answer(self, query: RldpQuery, data: bytes | None, now: float) -> None:
         """The handler's answer; None, and an answer that is longer than the query allows, stay silent."""
@@ -154,27 +114,21 @@ class RldpLink:
         self._query_budget.give(len(query.data))
         if data is None or len(data) > query.max_answer or now >= query.deadline:
             return
-        crowded = self._answer_bytes > 0 and self._answer_bytes + len(data) > MAX_ANSWERS
-        if crowded or not self._answer_budget.take(len(data)):
+        if not self.out.take_room(len(data)):
             return
-        self._answer_bytes += len(data)
         message = tl.Writer(tl.RLDP_ANSWER).int256(query.query_id).bytes_(data).done()
         self._completes.pop(query.transfer_id, None)
         self._start(answer_id(query.transfer_id), message, query.deadline, now, held=len(data))
 
     def _start(self, transfer_id: bytes, message: bytes, deadline: float, now: float, held: int = 0) -> None:
-        outbound = Outbound(transfer_id, message, deadline, held, now)
-        self._out[transfer_id] = self._hungry[transfer_id] = outbound
         self._sweep_at = min(self._sweep_at, now + 1)
-        self.pump(now)
+        self.out.start(transfer_id, message, deadline, now, held)
 
     def on_reset(self, now: float) -> None:
         """The peer began a new life: what was half way is void, unanswered queries go out again."""
         for transfer_id in list(self._in):
             self._drop_inbound(transfer_id)
-        for transfer_id in list(self._out):
-            self._drop_outbound(transfer_id)
-        self.congestion = Congestion()
+        self.out.reset()
         for back, waiting in self._waiting.items():
             self._start(answer_id(back), waiting.message, waiting.deadline, now)
 
@@ -183,8 +137,7 @@ class RldpLink:
         self.shed()
         for transfer_id in list(self._in):
             self._drop_inbound(transfer_id)
-        for transfer_id in list(self._out):
-            self._drop_outbound(transfer_id)
+        self.out.reset()
 
     def shed(self) -> None:
         """Drop what the peer makes us hold without our asking."""
@@ -202,15 +155,15 @@ class RldpLink:
         if isinstance(message, rldp2.MessagePart):
             self._on_part(message, rldp2.part_key(data), now)
         elif isinstance(message, rldp2.Confirm):
-            self._on_confirm(message, now)
+            self.out.on_confirm(message, now)
         elif message is not None:
-            self._on_complete(message, now)
+            self.out.on_complete(message, now)
 
     def on_opened(self, opened: Opened, now: float) -> None:
         """Symbols went straight into sinks of ours, or the peer confirmed ours. Raises BadPacket: rubbish."""
         self._heard = now
         for ack in opened.acks:
-            self._on_confirm(rldp2.parse_confirm(ack), now)
+            self.out.on_confirm(rldp2.parse_confirm(ack), now)
         for sink in opened.touched:
             if sink.unconfirmed:
                 self._confirm_soon(sink, now)
@@ -283,7 +236,7 @@ class RldpLink:
         if waiting is not None:
             if total > waiting.max_answer + SLACK:
                 return None
-            self._drop_outbound(answer_id(transfer_id))  # the answer begins: the query has arrived
+            self.out.drop(answer_id(transfer_id))  # the answer begins: the query has arrived
             inbound = Inbound(transfer_id, total, waiting.deadline, expected=True)
         else:
             crowded = self._unexpected >= MAX_INBOUND or self._answering >= MAX_INBOUND
@@ -348,117 +301,19 @@ class RldpLink:
             self._unexpected_bytes -= inbound.total
             self._account.give(inbound.held)
 
-    def _drop_outbound(self, transfer_id: bytes) -> None:
-        outbound = self._out.pop(transfer_id, None)
-        if outbound is None:
-            return
-        self._hungry.pop(transfer_id, None)
-        self.congestion.on_forgotten(outbound.part.in_flight)
-        self._answer_bytes -= outbound.held
-        self._answer_budget.give(outbound.held)
-
-    # Sending.
-
-    def _on_confirm(self, message: rldp2.Confirm, now: float) -> None:
-        outbound = self._out.get(message.transfer_id)
-        if outbound is None or outbound.part.number != message.part:
-            return
-        settled, arrived = outbound.part.on_confirm(message.max_seqno, message.received)
-        if settled or arrived:
-            outbound.backoff = 0
-            outbound.heard = now
-            if not outbound.tail:
-                outbound.probe_at = now + self.congestion.timeout
-            sent = outbound.record_of(outbound.part.acked) if settled else None
-            self.congestion.on_settled(settled, arrived, sent, now)
-            if outbound.part.wanted(self.congestion.loss) > 0:
-                self._hungry.setdefault(message.transfer_id, outbound)
-        self._hurry = True
-
-    def _on_complete(self, message: rldp2.Complete, now: float) -> None:
-        outbound = self._out.get(message.transfer_id)
-        if outbound is None or outbound.part.number != message.part:
-            return
-        part = outbound.part
-        flying = part.in_flight
-        if outbound.tail:
-            self._prompt = True
-        # With repair symbols under way nobody knows which symbol completed the part: no sample of the path then.
-        sent = outbound.record_of(part.next_esi) if part.next_esi == part.source.k else None
-        self.congestion.on_settled(flying, flying, sent, now)
-        part.acked = part.next_esi
-        outbound.heard = now
-        if outbound.next_part():
-            self._hungry.setdefault(message.transfer_id, outbound)
-        else:
-            self._drop_outbound(message.transfer_id)
-        self._hurry = True
+    # Time.
 
     def flush(self, now: float) -> None:
         """Send what the confirmations that came made room for, all at once."""
-        if self._hurry:
-            self.pump(now)
+        self.out.flush(now)
 
     def pump(self, now: float) -> None:
-        """Send what the window allows: the oldest transfers first, of long ones a burst in turn."""
-        self._hurry = False
-        congestion = self.congestion
-        room = congestion.room if self._port.ready else UNREADY - congestion.in_flight
-        hungry, turns = self._hungry, self._turns
-        while hungry and room > 0:
-            transfer_id, outbound = next(iter(hungry.items()))
-            wanted = outbound.part.wanted(congestion.loss)
-            count = min(wanted, BURST, room)
-            if turns is not None and outbound.held and count > 0:
-                count = min(count, turns.room(now))
-                if not count:
-                    self._turn_at = turns.at
-                    self._pump_queries(room, now)
-                    break
-            if count > 0:
-                self._emit(outbound, count, now)
-                room -= count
-            if count >= wanted:
-                del hungry[transfer_id]
-            elif outbound.part.source.k > LONG:
-                hungry.move_to_end(transfer_id)
-        congestion.app_limited = not hungry or now < self._turn_at < NEVER
-
-    def _pump_queries(self, room: int, now: float) -> None:
-        """Our own queries do not wait until answers may go on."""
-        for transfer_id, outbound in list(self._hungry.items()):
-            wanted = outbound.part.wanted(self.congestion.loss)
-            count = min(wanted, BURST, room)
-            if outbound.held or count <= 0:
-                continue
-            self._emit(outbound, count, now)
-            room -= count
-            if count >= wanted:
-                del self._hungry[transfer_id]
-
-    def _emit(self, outbound: Outbound, count: int, now: float) -> None:
-        congestion = self.congestion
-        part = outbound.part
-        if self._turns is not None and outbound.held:
-            self._turns.spent(count)
-        outbound.records.append((part.next_esi + count, congestion.on_sent(count, now)))
-        for symbols in part.emit(count):
-            self._port.send_symbols(symbols, now)
-        # C++ says `complete` only to a symbol that comes too late, and Go may overlook the last one until another
-        # comes: when all is sent, the first probe is early, and cheap.
-        outbound.tail = outbound.backoff == 0 and part.next_esi >= part.source.k
-        early = outbound.tail and not self._prompt
-        outbound.probe_at = now + (congestion.tail if early else congestion.timeout * (1 << outbound.backoff))
-
-    # Time.
+        """The channel is up: send what had to wait."""
+        self.out.pump(now)
 
     def next_deadline(self) -> float:
         """When `on_timer` has something to do; infinity if never."""
-        deadline = min(self._confirm_at, self._sweep_at, self._turn_at)
-        for outbound in self._out.values():
-            if outbound.probe_at < deadline:
-                deadline = outbound.probe_at
-        return deadline
+        return min(self._confirm_at, self._sweep_at, self.out.next_deadline())
 
     def on_timer(self, now: float) -> None:
         if self._confirm_at <= now:
@@ -469,52 +324,19 @@ class RldpLink:
             for transfer_id, part in self._completes.items():
                 self._send(rldp2.pack_complete(transfer_id, part), now)
             self._completes.clear()
-        for outbound in list(self._out.values()):
-            if outbound.probe_at <= now:
-                self._probe(outbound, now)
-        if self._turn_at <= now:
-            self._turn_at = NEVER
-            self.pump(now)
+        self.out.on_timer(now, self._heard)
         if self._sweep_at <= now:
             self._sweep(now)
-
-    def _probe(self, outbound: Outbound, now: float) -> None:
-        """No news of this transfer: one to three more symbols, ever more seldom."""
-        part = outbound.part
-        if outbound.tail:
-            outbound.tail = False
-            outbound.probe_at = now + self.congestion.timeout
-            self._port.send_symbols(part.repeat_last(), now)
-            return
-        outbound.backoff = min(outbound.backoff + 1, 5)
-        if outbound.backoff >= 2:
-            # Two probes without an answer: what was in flight is gone. Only news makes this transfer hungry again.
-            self.congestion.on_forgotten(part.in_flight)
-            if now - self._heard > self.congestion.timeout:
-                self.congestion.on_outage()  # not of this transfer alone: nothing comes back at all
-            part.acked = part.next_esi
-            outbound.records.clear()
-            self._hungry.pop(outbound.transfer_id, None)
-        if part.received >= part.source.k == part.next_esi:  # else it may lack a symbol: some sets of K do not suffice
-            outbound.probe_at = now + self.congestion.timeout * (1 << outbound.backoff)
-            self._port.send_symbols(part.repeat_last(), now)
-        else:
-            self._emit(outbound, min(outbound.backoff, 3), now)
-        self.pump(now)
 
     def _sweep(self, now: float) -> None:
         for transfer_id in [t for t, inbound in self._in.items() if inbound.deadline <= now]:
             self._drop_inbound(transfer_id)
-        for transfer_id, outbound in list(self._out.items()):
-            waits = outbound.part.number == outbound.part.next_esi == 0  # for its turn: the peer's other news count
-            dead = outbound.held > 0 and now - (self._heard if waits else outbound.heard) > DEAD_AFTER
-            if dead or outbound.deadline <= now:
-                self._drop_outbound(transfer_id)
+        self.out.sweep(now, self._heard)
         for back, waiting in self._waiting.items():
-            quiet = now - max(self._heard, waiting.started)
-            if quiet > NUDGE_AFTER and now - waiting.started < NUDGE_UNTIL and answer_id(back) not in self._out:
+            query, quiet = answer_id(back), now - max(self._heard, waiting.started)
+            if quiet > NUDGE_AFTER and now - waiting.started < NUDGE_UNTIL and query not in self.out.transfers:
                 # A living peer says `complete` to this; one that restarted has neither our channel nor the query.
-                sender = PartSender(answer_id(back), 0, len(waiting.message), waiting.message)
+                sender = PartSender(query, 0, len(waiting.message), waiting.message)
                 self._port.send_symbols(sender.repeat(0), now)
-        self._sweep_at = now + 1 if self._in or self._out or self._waiting else NEVER
-        self.pump(now)
+        self._sweep_at = now + 1 if self._in or self.out.transfers or self._waiting else NEVER
+        self.out.pump(now)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import stat
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from ..errors import FsError, Stale
 from ..ids import Inode
@@ -32,6 +33,17 @@ class Changes:
 
     def change(self) -> Change:
         return Change(tuple(self.entries), tuple(sorted(self.inodes)))
+
+
+@dataclass(slots=True)
+class Wish:
+    """What a staged file shall become. See `Namespace.publish`."""
+
+    parts: Sequence[bytes]
+    record: S3Record
+    expect: Expect | None
+    marker: bool
+    sources: Sequence[ObjectPart] = ()
 
 
 class Objects(Xattrs):
@@ -106,55 +118,35 @@ class Objects(Xattrs):
         sources: Sequence[ObjectPart] = (),
     ) -> Attr:
         changes = Changes()
-        attr = self._publish(staged, bucket, parts, record, expect, marker, sources, changes)
+        attr = self._publish(staged, bucket, Wish(parts, record, expect, marker, sources), changes)
         self._tell(changes.change())
         return attr
 
     @locked
-    def _publish(
-        self,
-        staged: Inode,
-        bucket: Inode,
-        parts: Sequence[bytes],
-        record: S3Record,
-        expect: Expect | None,
-        marker: bool,
-        sources: Sequence[ObjectPart],
-        changes: Changes,
-    ) -> Attr:
+    def _publish(self, staged: Inode, bucket: Inode, wish: Wish, changes: Changes) -> Attr:
         with self._atomic():
-            node = self._become(staged, bucket, parts, record, expect, marker, sources, changes)
+            node = self._become(staged, bucket, wish, changes)
         self.drop(staged)
         self._commit_if_large()
         return self._attr(node)
 
-    def _become(
-        self,
-        staged: Inode,
-        bucket: Inode,
-        parts: Sequence[bytes],
-        record: S3Record,
-        expect: Expect | None,
-        marker: bool,
-        sources: Sequence[ObjectPart],
-        changes: Changes,
-    ) -> Node:
+    def _become(self, staged: Inode, bucket: Inode, wish: Wish, changes: Changes) -> Node:
         """The staged file takes its name. For use inside `_atomic`; the caller drops it then."""
         node = self._node(staged)
         if node.nlink or not self._holds.get(staged):
             raise FsError(f"Inode {staged} is not staged.", errno.EINVAL)
-        folder = self._folder(bucket, parts, node.uid, node.gid, changes)
-        found = self._find(folder.inode, parts[-1])
-        self._check_expected(self._object_at(found, marker), expect)
+        folder, name = self._folder(bucket, wish.parts, node.uid, node.gid, changes), wish.parts[-1]
+        found = self._find(folder.inode, name)
+        self._check_expected(self._object_at(found, wish.marker), wish.expect)
         node = self._node(staged)
-        if marker:
-            self._put_inside(folder, parts[-1], found, node, changes)
+        if wish.marker:
+            self._put_inside(folder, name, found, node, changes)
         else:
-            self._put(folder, parts[-1], found, node, changes)
+            self._put(folder, name, found, node, changes)
         node = self._node(staged)
         node.mtime = self.now_ns()
-        self._set_record(node, record)
-        self._set_parts(node, sources)
+        self._set_record(node, wish.record)
+        self._set_parts(node, wish.sources)
         return node
 
     def _object_at(self, found: Found | None, marker: bool) -> Node | None:

@@ -11,6 +11,7 @@ import errno
 import json
 import secrets
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 from ..errors import FsError, Stale
@@ -18,7 +19,7 @@ from ..ids import Inode
 from .api import ROOT, Attr, Expect, ObjectPart, S3Record, Upload, UploadPart
 from .core import locked
 from .listings import Listings
-from .objects import Changes
+from .objects import Changes, Wish
 
 _UPLOAD: Final = "id, bucket, key, created, facts, done"
 _PART: Final = "number, inode, size, etag, checksum, modified"
@@ -164,7 +165,7 @@ class Uploads(Listings):
         marker: bool = False,
     ) -> Attr:
         changes = Changes()
-        attr = self._complete_upload(upload_id, chosen, parts, record, answer, expect, marker, changes)
+        attr = self._complete_upload(upload_id, chosen, Wish(parts, record, expect, marker), answer, changes)
         self._tell(changes.change())
         return attr
 
@@ -173,11 +174,8 @@ class Uploads(Listings):
         self,
         upload_id: str,
         chosen: Sequence[UploadPart],
-        parts: Sequence[bytes],
-        record: S3Record,
+        wish: Wish,
         answer: Mapping[str, Any],
-        expect: Expect | None,
-        marker: bool,
         changes: Changes,
     ) -> Attr:
         upload = self._open_upload(upload_id)
@@ -191,7 +189,7 @@ class Uploads(Listings):
         staged = self._join([part.inode for part in chosen])
         try:
             with self._atomic():  # object, parts and answer change together, whenever the index is committed
-                node = self._become(staged, upload.bucket, parts, record, expect, marker, sources, changes)
+                node = self._become(staged, upload.bucket, replace(wish, sources=sources), changes)
                 gone = self._forget_parts(upload_id)
                 self._sql("UPDATE upload SET done = ? WHERE id = ?", (json.dumps(dict(answer)), upload_id))
         finally:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tests.fakes.simnet import SimNet, SimNode
 from tonfs.clock import ManualClock
 from tonfs.errors import BadPacket, UsageError
-from tonfs.network import congestion, rldp2, rldp_link, tl
+from tonfs.network import congestion, rldp2, rldp_link, rldp_sender, tl
 from tonfs.network.fec import SYMBOL, PartDecoder, SymbolSource
 from tonfs.network.lane import SPARE, Sink
 from tonfs.network.memory_pool import Account, Pool
@@ -46,7 +46,7 @@ def test_answers_of_any_size_arrive_without_waste(size: int) -> None:
     for node, other in ((a, b), (b, a)):
         link = node.pair(other).rldp
         assert not link.busy
-        assert link.congestion.in_flight == 0
+        assert link.out.congestion.in_flight == 0
         assert node.hub.query_budget.used == node.hub.answer_budget.used == 0
         node.pair(other).account.shed()
         assert node.hub.held.used == 0
@@ -395,9 +395,9 @@ def test_a_peer_that_never_confirms_gets_few_probes() -> None:
         now = max(now, deadline)
         bench.link.on_timer(now)
     assert len(bench.sent) < 32 + 60
-    assert now <= rldp_link.DEAD_AFTER + 2
+    assert now <= rldp_sender.DEAD_AFTER + 2
     assert bench.working.used == bench.answers.used == 0
-    assert bench.link.congestion.in_flight == 0
+    assert bench.link.out.congestion.in_flight == 0
 
 
 @pytest.mark.parametrize("talks", [True, False])
@@ -418,7 +418,7 @@ def test_only_a_peer_of_whom_nothing_comes_is_begun_with_anew(talks: bool) -> No
             bench.link.flush(now)
         if bench.link.next_deadline() <= now:
             bench.link.on_timer(now)
-    assert (bench.link.congestion.window > congestion.START) == talks
+    assert (bench.link.out.congestion.window > congestion.START) == talks
 
 
 def test_impossible_confirmations_do_no_harm() -> None:
@@ -430,7 +430,7 @@ def test_impossible_confirmations_do_no_harm() -> None:
     for step in range(300):
         confirm = rldp2.pack_confirm(back, rng.choice((0, 0, 1)), rng.randrange(1 << 24), 0, rng.randrange(1 << 24))
         bench.link.on_custom(confirm, 0.01 * step)
-        control = bench.link.congestion
+        control = bench.link.out.congestion
         assert 0 <= control.in_flight <= 4096
         assert 0 <= control.loss <= 1
     assert len(bench.sent) < 50_000
@@ -498,7 +498,7 @@ def test_answers_that_nobody_takes_are_bounded() -> None:
         if len(bench.queries) == number + 1:
             bench.link.answer(bench.queries[-1], bytes(1 << 20), 0.0)
     assert bench.answers.used == bench.answers.limit
-    bench.link.on_timer(1 + rldp_link.DEAD_AFTER)
+    bench.link.on_timer(1 + rldp_sender.DEAD_AFTER)
     assert bench.answers.used == 0
 
 

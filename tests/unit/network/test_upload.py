@@ -99,7 +99,7 @@ def test_both_rates_hold_at_once() -> None:
 
 def test_a_peer_that_takes_little_leaves_the_rest_to_the_others() -> None:
     served = Served(Upload(total=400_000), 2)
-    turns = served.server.pair(served.peers[0]).rldp._turns
+    turns = served.server.pair(served.peers[0]).rldp.out._turns
     assert turns is not None
     turns._own = Bucket(50_000)
     slow, fast = served.rates(10)
@@ -113,7 +113,7 @@ def test_own_queries_do_not_wait_for_the_upload() -> None:
     peer.handler = lambda data: b"at once"
     served.ask(peer)
     served.net.run(2.0)
-    assert served.server.pair(peer).rldp._hungry, "an answer waits"
+    assert served.server.pair(peer).rldp.out._hungry, "an answer waits"
     assert served.net.ask_rldp(served.server, peer, b"quick?", timeout=1.0) == b"at once"
 
 
