@@ -30,7 +30,7 @@ DAMAGED: Final = Damaged.exit_code
 @contextmanager
 def alone(volume: Path, level: int) -> Iterator[None]:
     """Nobody else uses the volume meanwhile. Raises Busy, NotFound."""
-    from ..volume.core import claim
+    from ..volume.claim import claim
     from .up import answers
 
     try:

@@ -4,7 +4,7 @@
     .tonfs/why/PATH                    the same for one file; directories are those of the volume
 
 A command is an extended attribute that is set: `setfattr -n user.tonfs.evict .tonfs/why/PATH`. Everything else is
-refused. Inodes and handles lie at and above VIRTUAL; handlers.py sends them here.
+refused. Inodes and handles lie at and above VIRTUAL; the request handlers send them here.
 """
 
 from __future__ import annotations

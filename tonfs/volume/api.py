@@ -18,238 +18,60 @@ is False), while content type and user metadata stay.
 
 from __future__ import annotations
 
-import stat
-from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
-from dataclasses import dataclass
-from types import MappingProxyType
-from typing import Any, Final, NamedTuple, Protocol
+from collections.abc import Callable, Generator, Sequence
+from typing import Protocol
 
-from ..ids import BagId, Inode, PackId
+from ..ids import Inode
+from .api_objects import Objects
 from .kernel import KernelCache
 from .listed import Listed
+from .values import (
+    MAX_FILE_SIZE,
+    NAME_MAX,
+    ROOT,
+    TARGET_MAX,
+    Attr,
+    Change,
+    Entry,
+    Expect,
+    Fetch,
+    Live,
+    ObjectPart,
+    ReadResult,
+    RemoteRange,
+    S3Record,
+    SetAttr,
+    Statfs,
+    StoredObject,
+    Upload,
+    UploadPart,
+)
 
-ROOT: Final = Inode(1)
-NAME_MAX: Final = 255
-TARGET_MAX: Final = 4095
-MAX_FILE_SIZE: Final = (1 << 63) - 1
-"""All that an offset can say. A smaller limit would be told too late: the kernel has a write-back cache."""
-
-
-class Attr(NamedTuple):
-    """What stat(2) shows of an inode, and its content generation."""
-
-    inode: Inode
-    mode: int
-    """Type and permission bits, as st_mode."""
-    nlink: int
-    uid: int
-    gid: int
-    rdev: int
-    size: int
-    blocks: int
-    """512-byte units of what is stored, here or in packs; holes count nothing."""
-    atime_ns: int
-    mtime_ns: int
-    ctime_ns: int
-    birth_ns: int
-    version: int
-    implied: bool = False
-    """A directory that only exists because an S3 key needed it."""
-
-    @property
-    def is_dir(self) -> bool:
-        return stat.S_ISDIR(self.mode)
-
-    @property
-    def is_file(self) -> bool:
-        return stat.S_ISREG(self.mode)
-
-
-class Live(Protocol):
-    """An inode as the volume keeps it in memory: no copy, it changes in place. For the mount, which answers thousands
-    of requests a second.
-
-    Valid until the caller gives up control (returns to its event loop, or lets another thread work): fetch it anew
-    then. Read its fields, never set them, except `kept` and `kept_gen`.
-    """
-
-    inode: Inode
-    mode: int
-    nlink: int
-    uid: int
-    gid: int
-    rdev: int
-    size: int
-    blocks: int
-    atime: int
-    """Nanoseconds since 1970, as the other times."""
-    mtime: int
-    ctime: int
-    version: int
-    gen: int
-    """Grows with every change of anything above."""
-    kept: Any
-    """The caller may keep something here (an entry for the kernel), None at first. It lives as long as the inode is in
-    memory."""
-    kept_gen: int
-    """For the caller: `gen` when `kept` was made. -1 at first."""
+__all__ = [
+    "MAX_FILE_SIZE",
+    "NAME_MAX",
+    "ROOT",
+    "TARGET_MAX",
+    "Attr",
+    "Change",
+    "Entry",
+    "Expect",
+    "Fetch",
+    "Live",
+    "Namespace",
+    "ObjectPart",
+    "ReadResult",
+    "RemoteRange",
+    "S3Record",
+    "SetAttr",
+    "Statfs",
+    "StoredObject",
+    "Upload",
+    "UploadPart",
+]
 
 
-_NONE: Final[Mapping[str, str]] = MappingProxyType({})
-
-
-class S3Record(NamedTuple):
-    """What an object carries besides its bytes. On a directory: the marker object `dir/`."""
-
-    etag: str
-    """Without quotes; "" once a write through the mount made it wrong."""
-    content_type: str = ""
-    metadata: Mapping[str, str] = _NONE
-    """User metadata, keys in lower case without `x-amz-meta-`."""
-    checksums: Mapping[str, str] = _NONE
-    """Algorithm in lower case (`crc32`, `sha256`, ...) -> base64 text; empty when stale."""
-    headers: Mapping[str, str] = _NONE
-    """System headers kept with the object: cache-control, content-encoding, ..."""
-    tags: Mapping[str, str] = _NONE
-    checksum_type: str = "FULL_OBJECT"
-    """Or COMPOSITE: the checksum of the parts' checksums."""
-    current: bool = True
-    """The digests belong to the bytes as they are now. Set by the volume when reading, ignored when writing."""
-
-
-class StoredObject(NamedTuple):
-    attr: Attr
-    record: S3Record | None
-
-
-@dataclass(frozen=True, slots=True)
-class ObjectPart:
-    """A part that an object was uploaded in."""
-
-    number: int
-    offset: int
-    size: int
-    checksum: str
-    """Base64, in the algorithm of the object's record; "" without one."""
-
-
-@dataclass(frozen=True, slots=True)
-class Upload:
-    """A multipart upload."""
-
-    id: str
-    bucket: Inode
-    key: bytes
-    created_ns: int
-    facts: Mapping[str, Any]
-    """What was said when it was begun, as JSON values."""
-    done: Mapping[str, Any] | None
-    """What completing it answered; None while it is open."""
-
-
-@dataclass(frozen=True, slots=True)
-class UploadPart:
-    number: int
-    inode: Inode
-    size: int
-    etag: str
-    checksum: str
-    """Base64, in the upload's algorithm; "" without one."""
-    modified_ns: int
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """A name in a directory."""
-
-    name: bytes
-    attr: Attr
-    cookie: int
-    """Position in the directory: > 2, increasing in the order of arrival, stable while the name exists."""
-
-    @property
-    def sort_key(self) -> bytes:
-        """`name` for files, `name/` for directories: depth-first in this order is the order of whole S3 keys."""
-        return self.name + b"/" if self.attr.is_dir else self.name
-
-
-@dataclass(frozen=True, slots=True)
-class RemoteRange:
-    """A range of a file whose bytes are not on this machine."""
-
-    inode: Inode
-    version: int
-    offset: int
-    """In the file."""
-    length: int
-    pack: PackId
-    bag_id: BagId
-    pack_offset: int
-    """In the bag's file `data`."""
-
-
-@dataclass(frozen=True, slots=True)
-class ReadResult:
-    """Either `data` (shorter than asked only at the end of the file), or `missing`: fetch these, then read again."""
-
-    data: bytes
-    missing: tuple[RemoteRange, ...]
-    version: int
-    size: int
-    """Of the file at the moment of reading."""
-
-
-Fetch = Callable[[Sequence[RemoteRange]], Awaitable[None]]
-"""Afterwards the ranges are local (see `tonfs.front.fetcher`). Raises TimedOut, NotRunning, PeerUnreachable."""
-
-
-@dataclass(frozen=True, slots=True)
-class SetAttr:
-    """Fields to change; None leaves a field alone. Size is `truncate`'s business."""
-
-    mode: int | None = None
-    """Permission bits only."""
-    uid: int | None = None
-    gid: int | None = None
-    atime_ns: int | None = None
-    mtime_ns: int | None = None
-    ctime_ns: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Statfs:
-    block_size: int
-    blocks: int
-    free: int
-    available: int
-    files: int
-    files_free: int
-    name_max: int = NAME_MAX
-
-
-@dataclass(frozen=True, slots=True)
-class Expect:
-    """Condition checked in the same transaction as the change; a failed one raises `FsError(EEXIST)` when something
-    is there that should not be, `FsError(ENOENT)` when nothing is, `Stale` when it is another version."""
-
-    absent: bool = False
-    """Nothing may have the name (If-None-Match: *)."""
-    inode: Inode | None = None
-    version: int | None = None
-    """Exactly this content must have the name (If-Match, compared by the caller on what it resolved)."""
-
-
-@dataclass(frozen=True, slots=True)
-class Change:
-    """Something changed behind the kernel's cache."""
-
-    entries: tuple[tuple[Inode, bytes], ...] = ()
-    """(directory, name) that came, went or now mean another inode."""
-    inodes: tuple[Inode, ...] = ()
-    """Have new attributes or content."""
-
-
-class Namespace(Protocol):
+class Namespace(Objects, Protocol):
     kernel: KernelCache
     """What a mount's kernel holds back; filled in by the mount, asked by the S3 door."""
 
@@ -438,169 +260,6 @@ class Namespace(Protocol):
     def remove_xattr(self, inode: Inode, name: bytes) -> None: ...
 
     def statfs(self) -> Statfs: ...
-
-    # Objects ----------------------------------------------------------------------------------------------------
-
-    def create_bucket(self, name: bytes, uid: int, gid: int) -> Attr:
-        """A top-level directory (0755). Raises FsError(EEXIST)."""
-        ...
-
-    def delete_bucket(self, name: bytes) -> None:
-        """Raises FsError(ENOENT, ENOTEMPTY, ENOTDIR)."""
-        ...
-
-    def stage(self, uid: int, gid: int, mode: int = 0o644) -> Inode:
-        """A new regular file without a name, held once. Fill it with `write` or `pour`, then `publish` or `discard` it.
-
-        After a crash unpublished ones vanish.
-        """
-        ...
-
-    def pour(self, staged: Inode, data: bytes | memoryview) -> None:
-        """Append to a staged file, one caller at a time. As `write`, but large data does not keep others waiting, and
-        the disk begins with it at once, so that `sync` is short. Slow. Raises FsError(EFBIG, ENOSPC, EIO, ...)."""
-        ...
-
-    def publish(
-        self,
-        staged: Inode,
-        bucket: Inode,
-        parts: Sequence[bytes],
-        record: S3Record,
-        *,
-        expect: Expect | None = None,
-        marker: bool = False,
-        sources: Sequence[ObjectPart] = (),
-    ) -> Attr:
-        """Give a staged file its name `bucket/parts[0]/…/parts[-1]` and record, replacing the object there.
-
-        One transaction: missing parent directories are made (and remembered as implied), the old file loses the
-        name (who holds it reads on), owner and mode of a replaced file are kept. Where a directory has the name
-        already, it carries the object, and POSIX does not show it; with `marker` the object is `parts[-1]/`, which a
-        directory always carries. An object on the way that S3 wrote becomes one that a directory carries; a file that
-        only the mount wrote does not. Carried objects move and go with their directory.
-
-        Raises FsError: ENOTDIR (a file on the way), ELOOP (a symlink there), ENAMETOOLONG. The hold of `stage` is
-        given back; on an error the file stays staged. Durable after `commit()`; call `sync(staged)` before (in a
-        thread) to keep the commit short. `sources`: the parts that it was uploaded in.
-        """
-        ...
-
-    def concat(self, staged: Inode, parts: Sequence[tuple[Inode, int, int]]) -> Attr:
-        """Append ranges (inode, offset, length) of other regular files to a staged one, by reference: no bytes are
-        copied (but those of files of a few KiB). The sources stay as they are and may be changed, discarded or removed
-        afterwards; what was shared stays. Slow for thousands of parts.
-
-        What is shared is never changed in place: a later write to any of the files goes to a new place. Bytes that are
-        only in packs are shared, too. Durable with the commit that names the staged file; nothing is appended on an
-        error. Raises FsError: EINVAL (not staged, or a range outside its file), EISDIR, ENOENT, EFBIG, ENOSPC.
-        """
-        ...
-
-    def discard(self, staged: Inode) -> None:
-        """Forget a staged file. Never raises."""
-        ...
-
-    def put_marker(
-        self,
-        bucket: Inode,
-        parts: Sequence[bytes],
-        record: S3Record,
-        uid: int,
-        gid: int,
-        *,
-        expect: Expect | None = None,
-    ) -> Attr:
-        """The object `a/b/` without bytes: makes the directory when missing and gives it a record. Data that `a/b/` had
-        is gone."""
-        ...
-
-    def remove_object(
-        self, bucket: Inode, parts: Sequence[bytes], *, marker: bool = False, expect: Expect | None = None
-    ) -> bool:
-        """Unlink the object (or with `marker` the object `name/`, and its directory when that is empty), then prune
-        empty implied parents, in one transaction. A pruned directory leaves its name to the object that it carried.
-        False when nothing was there."""
-        ...
-
-    def find_object(
-        self, start: Inode, parts: Sequence[bytes], *, marker: bool = False, hold: bool = False
-    ) -> StoredObject | None:
-        """The object of a path below `start`, with `marker` of the path and a slash; None when it names none, also when
-        a file is on the way. A directory is the object `dir/` when a key made it so, or when it is empty (nothing else
-        would show it). With `hold` its inode is held. Raises FsError(ENOENT) when `start` is gone."""
-        ...
-
-    def stored(self, inode: Inode) -> StoredObject:
-        """What an inode carries, both as they are at one moment. Raises FsError(ENOENT)."""
-        ...
-
-    def object_parts(self, inode: Inode, after: int = 0, limit: int = 10_000) -> list[ObjectPart]:
-        """The parts that an object was uploaded in, by number; none once its bytes were changed."""
-        ...
-
-    def record(self, inode: Inode) -> S3Record | None: ...
-
-    def set_record(self, inode: Inode, record: S3Record) -> None:
-        """Replace the record of a file or directory; its digests are bound to the present version."""
-        ...
-
-    def set_tags(self, inode: Inode, tags: Mapping[str, str]) -> None:
-        """Replace the tags of a file or directory, also of one that has no record yet; digests stay as they are."""
-        ...
-
-    # Multipart uploads. An id that is unknown, or of an upload that is complete, is FsError(ENOENT).
-
-    def begin_upload(self, bucket: Inode, key: bytes, facts: Mapping[str, Any]) -> Upload: ...
-
-    def open_uploads(self) -> int:
-        """How many there are."""
-        ...
-
-    def parts_bytes(self) -> int:
-        """Of all parts of all open uploads, on this disk."""
-        ...
-
-    def upload(self, upload_id: str) -> Upload:
-        """Also one that is complete, for as long as its answer is kept."""
-        ...
-
-    def add_part(self, upload_id: str, number: int, staged: Inode, etag: str, checksum: str) -> UploadPart:
-        """The staged file (see `stage`) becomes a part, in the place of an earlier one of the number. It survives
-        a restart; durable after `commit()`. On an error it stays staged."""
-        ...
-
-    def upload_parts(self, upload_id: str, after: int = 0, limit: int = 10_000) -> list[UploadPart]:
-        """By number."""
-        ...
-
-    def list_uploads(
-        self, bucket: Inode, after: tuple[bytes, str] = (b"", ""), limit: int = 1000, *, prefix: bytes = b""
-    ) -> list[Upload]:
-        """Open ones above (key, id), in this order."""
-        ...
-
-    def abort_upload(self, upload_id: str) -> None: ...
-
-    def complete_upload(
-        self,
-        upload_id: str,
-        chosen: Sequence[UploadPart],
-        parts: Sequence[bytes],
-        record: S3Record,
-        answer: Mapping[str, Any],
-        *,
-        expect: Expect | None = None,
-        marker: bool = False,
-    ) -> Attr:
-        """Publish the content of these parts, one behind the other, without copying it, and forget the parts; the
-        upload keeps `answer`. As `publish`; raises Stale when a part was replaced meanwhile."""
-        ...
-
-    def expire_uploads(self, open_before_ns: int, done_before_ns: int) -> int:
-        """Forget uploads begun before the first time, complete ones begun before the second, and those of buckets
-        that are gone; some at a time. Returns how many."""
-        ...
 
     def on_change(self, listener: Callable[[Change], None]) -> None:
         """Call `listener` (from any thread, outside the lock, must be quick) when something changes behind the

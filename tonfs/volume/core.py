@@ -24,7 +24,6 @@ What may be missing after a loss of power nevertheless, and what never: `trust.p
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import sqlite3
 import threading
@@ -35,12 +34,13 @@ from pathlib import Path
 from typing import Any, Concatenate, Final, ParamSpec, TypeVar
 
 from ..clock import Clock, SystemClock
-from ..errors import Busy, Damaged, FsError, NotFound, TonfsError
+from ..errors import Damaged, FsError, TonfsError
 from ..ids import Inode
 from ..log import get_logger
-from ..system import FULL, from_os, from_sqlite
+from ..system import FULL, from_sqlite
 from . import schema
 from .api import Change
+from .claim import claim
 from .content import ContentStore, sync_directory
 from .kernel import KernelCache
 from .node import Node
@@ -484,25 +484,3 @@ class Core:
 
     def _trim(self, node: Node) -> None:
         """Cut what content files have behind the file's end; the index knows the shorter file durably."""
-
-
-def claim(directory: Path) -> int:
-    """Lock the volume for this process; the descriptor keeps it. Raises Busy, NotFound."""
-    run = directory / "run"
-    if not directory.is_dir():
-        raise NotFound(f"There is no volume at {directory}.", hint="Make one with 'tonfs init'.")
-    try:
-        run.mkdir(mode=0o700, exist_ok=True)
-        fd = os.open(run / "front.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except OSError as exc:
-        raise from_os(exc) from None
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        os.close(fd)
-        raise Busy(
-            f"The volume {directory} is in use by another process.", hint="Unmount it first ('tonfs umount DIR')."
-        ) from None
-    os.ftruncate(fd, 0)
-    os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
-    return fd
