@@ -306,6 +306,23 @@ async def test_two_hundred_half_open_requests_leave_a_good_client_served(bucket:
         connection.close()
 
 
+async def test_beyond_the_limit_the_longest_idle_connection_goes(bucket: S3, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connections, "MAX_CONNECTIONS", 20)
+
+    def flood() -> None:
+        strangers = [connect(bucket.address) for _ in range(30)]
+        with connect(bucket.address) as good:
+            good.sendall(head("GET", "/bkt/k", bucket.client.signed("GET", "/bkt/k")))
+            assert answer(good).status == 200
+            assert strangers[0].recv(1) == b""
+            strangers[-1].sendall(b"GET /.health HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert answer(strangers[-1]).status == 200
+        for stranger in strangers:
+            stranger.close()
+
+    await in_thread(flood)
+
+
 async def test_a_body_that_stops_coming_is_given_up(bucket: S3, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tonfs.s3shim.http.READ_TIMEOUT", 0.3)
     sent = bucket.client.signed("PUT", "/bkt/k", body=b"whole body") | {"content-length": "10"}

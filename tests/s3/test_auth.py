@@ -174,6 +174,9 @@ async def test_a_public_bucket_is_read_by_anybody_and_nothing_more(bucket: S3) -
     assert await anonymous("GET", "/bkt?list-type=2") == (200, "")
     assert await anonymous("GET", "/bkt/k?response-content-type=text/html") == (400, "InvalidRequest")
     refused = [("PUT", "/bkt/k"), ("DELETE", "/bkt/k"), ("DELETE", "/bkt"), ("GET", "/other"), ("GET", "/")]
+    refused += [
+        ("GET", f"/bkt{word}") for word in ("?acl", "?tagging", "?location", "?uploads", "/k?acl", "/k?tagging")
+    ]
     for method, target in [*refused, ("GET", "/absent/k"), ("POST", "/bkt?delete"), ("PUT", "/bkt/k?tagging")]:
         assert await anonymous(method, target) == (403, "AccessDenied")
     bucket.keys.set_public("bkt", False)

@@ -24,7 +24,7 @@ from ..clock import Clock, SystemClock
 from ..errors import Busy, S3Error, TonfsError, UsageError
 from ..log import Batch, get_logger
 from ..volume.api import Fetch, Namespace, RemoteRange
-from . import operations, xml
+from . import gate, operations, xml
 from .auth import identify
 from .connections import Connection, Connections, new_request_id
 from .crowd import Crowd
@@ -35,7 +35,8 @@ from .http import HttpBody, question_of, send
 from .keys import KeyStore
 from .limits import UploadLimits
 from .listen import DEFAULT_SAFETY, Safety, check_exposure, is_loopback, parse_listen, tls_context
-from .router import Operation, check_headers, check_method, route
+from .router import PUBLIC, Operation, check_headers, check_method, route
+from .sigv4 import anonymous
 from .turns import Turns
 
 log = get_logger(__name__)
@@ -43,7 +44,6 @@ log = get_logger(__name__)
 T = TypeVar("T")
 
 WORKERS: Final = 16
-BACKLOG: Final = 512
 HEALTH: Final = "/.health"
 """Answers anybody, about nothing but that the door answers; no bucket can have this name."""
 START_TIMEOUT: Final = 30.0
@@ -113,7 +113,7 @@ class _Server:
         features: Features,
     ) -> None:
         self._pool = ThreadPoolExecutor(WORKERS, thread_name_prefix="s3-disk")
-        self._runner: web.ServerRunner | None = None
+        self._gate: gate.Gate | None = None
         self._turns = Turns(namespace.kernel.busy)
         self._door = Door(
             namespace=namespace,
@@ -137,24 +137,24 @@ class _Server:
 
     async def start(self, host: str, port: int, tls: ssl.SSLContext | None) -> str:
         """HOST:PORT it is bound to."""
-        self._connections = Connections(self._handle)
-        self._runner = web.ServerRunner(self._connections, shutdown_timeout=STOP_TIMEOUT)
-        await self._runner.setup()
-        site = web.TCPSite(self._runner, host, port, reuse_address=True, ssl_context=tls, backlog=BACKLOG)
         try:
-            await site.start()
+            sockets = await gate.listen(host, port)
         except OSError as exc:
             if exc.errno == errno.EADDRINUSE:
                 raise Busy(f"{host}:{port} is in use.", hint="Give S3 another port.") from exc
             raise UsageError(f"S3 cannot listen on {host}:{port}: {exc.strerror}.") from exc
+        self._connections = Connections(self._handle)
         self._connections.start_patrol(self._requests.flush)
-        real_host, real_port = self._runner.addresses[0][:2]
+        self._gate = gate.Gate(sockets, self._connections, tls)
+        real_host, real_port = sockets[0].getsockname()[:2]
         return f"[{real_host}]:{real_port}" if ":" in real_host else f"{real_host}:{real_port}"
 
     async def stop(self) -> None:
-        if self._runner is not None:
+        if self._gate is not None:
+            await self._gate.close()
             await self._connections.stop_patrol()
-            await self._runner.cleanup()
+            self._connections.pre_shutdown()
+            await self._connections.shutdown(STOP_TIMEOUT)
         self._requests.flush()
         await asyncio.to_thread(self._pool.shutdown)
 
@@ -225,6 +225,8 @@ class _Server:
         bucket = target.bucket.decode("latin-1")
         if bucket and not identity.access.allows(bucket, operation.rights):
             raise S3Error("AccessDenied", 403, f"This access key may not do {operation.label} there.")
+        if not identity.access.access_key and operation not in PUBLIC:
+            raise anonymous()
         check_headers(question, operation)
         call = Call(door, question, identity, target.bucket, target.key, HttpBody(request, question, door.crowd))
         return await operations.answer(call, operation)

@@ -41,14 +41,13 @@ def _quiet_logger() -> logging.Logger:
 class Connection(web.RequestHandler):
     """Answers what is not HTTP with an error as S3 has them, and lets large bodies pass its parser by."""
 
-    __slots__ = ("_rest", "idle_since", "inlet")
+    __slots__ = ("_idle", "_rest", "inlet")
 
-    def __init__(self, manager: web.Server, piece: memoryview, **words: Any) -> None:
+    def __init__(self, manager: Connections, piece: memoryview, **words: Any) -> None:
         super().__init__(manager, **words)
         self._rest: Rest | None = None
         self.inlet = Inlet(self, piece)
-        self.idle_since: float | None = self._loop.time()
-        """When it was made, or answered the last request; None while it answers one."""
+        self._idle = manager.idle
 
     def rest_of(self, content: StreamReader, left: int) -> Rest | None:
         """What is still to come of the request's body, `left` bytes, of which the parser has seen nothing yet."""
@@ -84,11 +83,12 @@ class Connection(web.RequestHandler):
 
     def begin(self) -> None:
         """A whole head has come."""
-        self.idle_since = None
+        self._idle.pop(self, None)
 
     def end(self) -> None:
         """The answer is out."""
-        self.idle_since = self._loop.time()
+        if self.transport is not None:
+            self._idle[self] = self._loop.time()
 
     def take_back(self) -> None:
         """Nobody reads the body any more: what is left of it goes to the parser, until the connection is closed."""
@@ -133,6 +133,8 @@ class Connections(web.Server):
         }
         super().__init__(handler, **self._words)
         self._piece = memoryview(bytearray(PIECE))
+        self.idle: dict[web.RequestHandler, float] = {}
+        """Connections that answer nothing just now -> since when (seconds of the loop), in this order."""
         self._patrol: asyncio.Task[None] | None = None
 
     def __call__(self) -> Inlet:  # type: ignore[override]  # to asyncio one protocol is as good as another
@@ -141,7 +143,17 @@ class Connections(web.Server):
     def connection_made(self, handler: web.RequestHandler, transport: asyncio.Transport) -> None:
         super().connection_made(handler, transport)
         if len(self.connections) > MAX_CONNECTIONS:
-            transport.abort()
+            oldest = next(iter(self.idle), handler)
+            self.idle.pop(oldest, None)
+            if oldest is handler or oldest.transport is None:
+                transport.abort()
+                return
+            oldest.transport.abort()
+        self.idle[handler] = asyncio.get_running_loop().time()
+
+    def connection_lost(self, handler: web.RequestHandler, exc: BaseException | None = None) -> None:
+        super().connection_lost(handler, exc)
+        self.idle.pop(handler, None)
 
     def start_patrol(self, every_round: Callable[[], None]) -> None:
         async def patrol() -> None:
@@ -150,10 +162,8 @@ class Connections(web.Server):
                 await asyncio.sleep(PATROL)
                 every_round()
                 limit = loop.time() - IDLE
-                for connection in self.connections:
-                    since = connection.idle_since if isinstance(connection, Connection) else None
-                    if since is not None and since < limit:
-                        connection.force_close()
+                for connection in [one for one, since in self.idle.items() if since < limit]:
+                    connection.force_close()
 
         self._patrol = asyncio.get_running_loop().create_task(patrol())
 

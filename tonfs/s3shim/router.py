@@ -69,6 +69,19 @@ class Operation(Enum):
     LIST_PARTS = ("ListParts", Rights.WRITE)
 
 
+PUBLIC: Final = frozenset(
+    {
+        Operation.HEAD_BUCKET,
+        Operation.LIST_V1,
+        Operation.LIST_V2,
+        Operation.LIST_VERSIONS,
+        Operation.GET_OBJECT,
+        Operation.HEAD_OBJECT,
+    }
+)
+"""What a public bucket is open for: as with S3's `public-read`, neither tags nor ACLs nor configurations."""
+
+
 class Target(NamedTuple):
     operation: Operation
     bucket: bytes
