@@ -1,11 +1,15 @@
 """The S3 door side by side with other servers on the same machine, in one run.
 
     .venv/bin/python benchmarks/s3.py [--runs 2] [--small 1500] [--keys 20000] [--json F]
+    .venv/bin/python benchmarks/s3.py --servers tonfs,rclone --works list_keys --runs 1 --keys 1000000 --laid
 
 Peers: nanio (PyPI), `rclone serve s3` and versitygw. They are taken from .judges/, from PATH, or from --peers FOLDER;
 one that is not there is said and left out. Each work runs on every server in turn, the best of the runs counts. tonfs
 checks every signature and digest and answers a PUT once the object would survive power loss; rclone and versitygw do
 not sync.
+
+`--laid` puts the keys of `list_keys`, empty ones, into the volume and into rclone's folder before the servers start,
+and says what the first, the middle and the last pages took. A listing ends after PATIENCE seconds, wherever it is.
 """
 
 from __future__ import annotations
@@ -18,6 +22,7 @@ import re
 import shutil
 import signal
 import socket
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -25,15 +30,20 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 from s3_load import Server, Signer, Tally, load
+
+from tonfs.volume import S3Record, Volume
 
 ROOT = Path(__file__).resolve().parent.parent
 ACCESS, SECRET = "AKBENCHMARKBENCHMARK", "benchmarkbenchmarkbenchmarkbenchmark1234"
 BUCKET = "bench"
 MIB = 1 << 20
 PART = 8 * MIB
+PATIENCE = 60.0
+"""Seconds that a laid listing may take."""
 
 
 Table = dict[str, dict[str, float]]
@@ -73,6 +83,27 @@ def _children(pid: int) -> list[int]:
         return [int(n) for n in Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii").split()]
     except OSError:
         return []
+
+
+def _names(keys: int) -> Iterator[str]:
+    return (f"list/{n // 200:04d}/k{n:06d}" for n in range(keys))
+
+
+def _lay_volume(folder: Path, keys: int) -> None:
+    record = S3Record(etag=hashlib.md5(b"").hexdigest(), content_type="binary/octet-stream")
+    volume = Volume(folder)
+    bucket = volume.create_bucket(BUCKET.encode(), os.getuid(), os.getgid()).inode
+    for name in _names(keys):
+        volume.publish(volume.stage(os.getuid(), os.getgid()), bucket, name.encode().split(b"/"), record)
+    volume.close()
+
+
+def _lay_folder(folder: Path, keys: int) -> None:
+    for n, name in enumerate(_names(keys)):
+        path = folder / BUCKET / name
+        if n % 200 == 0:
+            path.parent.mkdir(parents=True)
+        path.touch()
 
 
 def _free_port() -> int:
@@ -116,11 +147,14 @@ def _versitygw(program: str, base: Path, port: int) -> tuple[list[str], dict[str
 
 
 @contextmanager
-def serving(name: str, base: Path, peers: Path | None) -> Iterator[Running | None]:
+def serving(name: str, base: Path, peers: Path | None, laid: int = 0) -> Iterator[Running | None]:
+    """`laid`: keys that are there before it starts."""
     port = _free_port()
     base.mkdir()
     if name == "tonfs":
         command, env, access, secret = _tonfs(base, port)
+        if laid:
+            _lay_volume(base / "volume", laid)
     else:
         program = _find(name, peers)
         if program is None:
@@ -129,6 +163,8 @@ def serving(name: str, base: Path, peers: Path | None) -> Iterator[Running | Non
             return
         make = {"nanio": _nanio, "rclone": _rclone, "versitygw": _versitygw}[name]
         command, env, access, secret = make(program, base, port)
+        if laid and name == "rclone":
+            _lay_folder(base, laid)
     quiet = subprocess.DEVNULL
     process = subprocess.Popen(command, env={**os.environ, **env}, stdout=quiet, stderr=quiet)
     try:
@@ -155,7 +191,7 @@ def serving(name: str, base: Path, peers: Path | None) -> Iterator[Running | Non
 class Work:
     """The pieces of work on one server; each returns (units, seconds, errors)."""
 
-    def __init__(self, running: Running, small: int, keys: int) -> None:
+    def __init__(self, running: Running, small: int, keys: int, *, laid: bool = False) -> None:
         self.running = running
         self.server = running.server
         self.small = small
@@ -165,8 +201,9 @@ class Work:
         self.large_sha = hashlib.sha256(self.large).hexdigest()
         self.part_sha = hashlib.sha256(self.large[:PART]).hexdigest()
         self.run = 0
-        self.listed = False
-        self._send("PUT", f"/{BUCKET}")
+        self.laid = self.listed = laid
+        if not laid:
+            self._send("PUT", f"/{BUCKET}")
 
     def _send(self, method: str, path: str, body: bytes = b"", **words: Mapping[str, str]) -> bytes:
         return self._load([Signer(self.server).whole(method, path, body, **words)], 1, keep=True).bodies[0]
@@ -247,8 +284,7 @@ class Work:
     def before_list_keys(self) -> None:
         if not self.listed:
             signer = Signer(self.server)
-            names = [f"/{BUCKET}/list/{n // 200:04d}/k{n:06d}" for n in range(self.keys)]
-            self._load([signer.whole("PUT", name, b"x") for name in names], 8)
+            self._load([signer.whole("PUT", f"/{BUCKET}/{name}", b"x") for name in _names(self.keys)], 8)
             self.listed = True
 
     def list_keys(self) -> tuple[float, float]:
@@ -256,17 +292,27 @@ class Work:
         started = time.perf_counter()
         token: dict[str, str] = {}
         count = 0
-        while True:
+        pages = [started]
+        while not self.laid or pages[-1] < started + PATIENCE:
             query = {"list-type": "2", "prefix": "list/", "max-keys": "1000", **token}
             page = self._send("GET", f"/{BUCKET}", query=query)
             count += page.count(b"<Key>")
+            pages.append(time.perf_counter())
             found = re.search(rb"<NextContinuationToken>([^<]+)<", page)
             if found is None:
                 break
             token = {"continuation-token": found[1].decode()}
         if count != self.keys:
             print(f"  {self.running.name}: listed {count} of {self.keys} keys", flush=True)
-        return count, time.perf_counter() - started
+        if self.laid:
+            took = [1000 * (end - begin) for begin, end in pairwise(pages)]
+            middle = len(took) // 2
+            three = [f"{statistics.median(part):.1f}" for part in (took[:9], took[middle:][:9], took[-9:])]
+            print(
+                f"  {self.running.name}: {len(took)} pages, ms of the first, middle, last: {', '.join(three)}",
+                flush=True,
+            )
+        return count, pages[-1] - started
 
 
 ORDER = ("put_4k", "get_4k", "head_4k", "put_64m", "get_64m", "multipart_256m", "list_keys")
@@ -281,9 +327,10 @@ def measure(servers: list[str], options: argparse.Namespace, base: Path) -> tupl
     with ExitStack() as stack:
         works: list[Work] = []
         for name in servers:
-            running = stack.enter_context(serving(name, base / name, options.peers))
+            laid = options.keys if options.laid else 0
+            running = stack.enter_context(serving(name, base / name, options.peers, laid))
             if running is not None:
-                works.append(Work(running, options.small, options.keys))
+                works.append(Work(running, options.small, options.keys, laid=options.laid))
         for _ in range(options.runs):
             for name in options.works:
                 for work in works:
@@ -315,6 +362,7 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=2)
     parser.add_argument("--small", type=int, default=1500)
     parser.add_argument("--keys", type=int, default=20_000)
+    parser.add_argument("--laid", action="store_true", help="the keys are there before the servers start")
     parser.add_argument("--servers", default="tonfs,nanio,rclone,versitygw")
     parser.add_argument("--works", type=lambda text: text.split(","), default=list(ORDER))
     parser.add_argument("--peers", type=Path, help="folder with the peers' programs")
