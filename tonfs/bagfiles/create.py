@@ -19,17 +19,22 @@ WORTH_NOTING: Final = 64 << 20
 
 @dataclass(frozen=True)
 class CreatedBag:
-    """A bag whose data lies in `files` (name in the bag, path); `hashes` are the sha256 of its pieces.
+    """A bag whose data lies in `files` (name in the bag, path).
 
     `noted`: where the hashes stand on disk until the bag is kept, if they do.
     """
 
     info: TorrentInfo
     header: BagHeader
-    hashes: list[bytes]
+    tree: PieceTree
     files: list[tuple[bytes, bytes]]
     data_root: Path
     noted: Path | None = None
+
+    @property
+    def hashes(self) -> list[bytes]:
+        """sha256 of every piece."""
+        return self.tree.piece_hashes()
 
 
 class HashWriter:
@@ -86,13 +91,13 @@ def default_piece_size(data_size: int) -> int:
 
 
 def describe(
-    header: BagHeader, hashes: list[bytes], piece_size: int, description: bytes = b"", *, cpp: bool = False
+    header: BagHeader, tree: PieceTree, piece_size: int, description: bytes = b"", *, cpp: bool = False
 ) -> TorrentInfo:
     """The TorrentInfo of a hashed stream. Raises BadBag when the numbers are not acceptable."""
     info = TorrentInfo(
         piece_size=piece_size,
         file_size=header.size + header.data_size,
-        root_hash=PieceTree(hashes).root_hash,
+        root_hash=tree.root_hash,
         header_size=header.size,
         header_hash=sha256(header.to_bytes()).digest(),
         description=description,
@@ -143,18 +148,18 @@ def create_bag(
     if notes is not None and hasher.size >= WORTH_NOTING:
         kept = Notes(notes, fingerprint(tree.files, front, size), hasher.pieces)
     try:
-        hashes = hasher.hashes(kept)
+        pieces = PieceTree(hasher.hashes(kept))
     finally:
         if kept is not None:
             kept.close()
     try:
-        info = describe(header, hashes, size, description, cpp=order == "sorted")
+        info = describe(header, pieces, size, description, cpp=order == "sorted")
     except BadBag as exc:
         if kept is not None:
             kept.path.unlink(missing_ok=True)
         raise Refused(f"No daemon would accept this bag: {exc.message}") from None
     places = list(zip(tree.files.names, tree.files.places, strict=True))
-    return CreatedBag(info, header, hashes, places, tree.data_root, None if kept is None else kept.path)
+    return CreatedBag(info, header, pieces, places, tree.data_root, None if kept is None else kept.path)
 
 
 def _header(tree: ScannedTree, *, raw: bool, order: Order) -> BagHeader:

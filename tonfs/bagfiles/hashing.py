@@ -29,7 +29,10 @@ from .places import disk_error
 from .scan import ScannedFiles
 
 RUN_BYTES: Final = 4 << 20
-"""What a worker takes at a time, at least one piece: enough to make handing over cheap."""
+RUN_BYTES_MAX: Final = 16 << 20
+"""What a worker takes at a time, at least one piece: enough to make handing over cheap, more of a large bag."""
+RUNS: Final = 64
+"""So many of them are enough that all workers end at about the same time."""
 MAX_WORKERS: Final = 8
 MAX_PROCESSES: Final = 2
 """They have 10 MB each."""
@@ -116,7 +119,7 @@ class StreamHasher:
     def hashes(self, notes: Notes | None = None) -> list[bytes]:
         """sha256 of every piece, in order. Raises Refused for unreadable files, Stale when one changed, NoSpace."""
         done = notes.known(self.pieces) if notes is not None else [b""] * self.pieces
-        step = max(1, RUN_BYTES // self._piece_size)
+        step = max(1, min(max(RUN_BYTES, self.size // RUNS), RUN_BYTES_MAX) // self._piece_size)
         runs = [
             (first, min(first + step, self.pieces))
             for first in range(0, self.pieces, step)

@@ -17,7 +17,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any, Final
 
-from ..bag import BagHeader
+from ..bag import BagHeader, PieceTree
 from ..errors import BadData, Stale
 from ..ids import Inode
 from .create import CreatedBag, HashWriter, describe
@@ -273,10 +273,10 @@ def _write(
         header = BagHeader(PACK_DIR, names, (manifest.data_size, len(body)))
     hasher.write(body)
     write_atomically(folder / "manifest.json", body)
-    hashes = hasher.finish(header.to_bytes())
-    info = describe(header, hashes, piece_size)
+    tree = PieceTree(hasher.finish(header.to_bytes()))
+    info = describe(header, tree, piece_size)
     files = [(name, os.fsencode(folder / name.decode())) for name in names]
-    StoredBag.create(draft, CreatedBag(info, header, hashes, files, draft / "files")).close()
+    StoredBag.create(draft, CreatedBag(info, header, tree, files, draft / "files")).close()
     final = draft.parent / info.bag_id.hex()
     if not final.exists():  # else it is this very bag, finished before
         for path in (folder, folder.parent, draft):

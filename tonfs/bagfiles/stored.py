@@ -24,7 +24,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
-from ..bag import BagHeader, PieceTree, TorrentInfo, check_piece, proof_path
+from ..bag import BagHeader, TorrentInfo, check_piece, proof_path
 from ..errors import BadBag, BadPiece, Damaged, NotFound, Refused, TonfsError, UsageError
 from ..ids import BagId, bag_id
 from .create import CreatedBag
@@ -84,7 +84,7 @@ class StoredBag:
         state = _new_state(info.bag_id, where, foreign=foreign, layout="done")
         try:
             directory.mkdir(parents=True, exist_ok=True)
-            write_atomically(directory / "tree.bin", bytes(PieceTree(created.hashes).heap))
+            write_atomically(directory / "tree.bin", bytes(created.tree.heap))
             write_atomically(directory / "have.bin", ones(info.pieces))
             write_atomically(directory / "header.bin", header.to_bytes())
             write_atomically(directory / "info.boc", info.to_boc())

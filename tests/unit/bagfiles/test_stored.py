@@ -50,7 +50,8 @@ def crafted(header: BagHeader, data: bytes, piece_size: int = 4096) -> tuple[Tor
     stream = header.to_bytes() + data
     pieces = [stream[i : i + piece_size] for i in range(0, len(stream), piece_size)]
     hashes = [sha256(piece).digest() for piece in pieces]
-    return describe(header, hashes, piece_size), pieces, PieceTree(hashes)
+    tree = PieceTree(hashes)
+    return describe(header, tree, piece_size), pieces, tree
 
 
 def test_a_download_restores_every_file_with_the_empty_one(seed: StoredBag, source: CreatedBag, tmp_path: Path) -> None:

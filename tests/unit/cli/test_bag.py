@@ -104,7 +104,7 @@ def hostile(tmp_path: Path) -> BagId:
     """A bag in the store whose header leads out of its folder; every piece is here."""
     header = BagHeader(b"", (b"../a",), (4,))
     data = header.to_bytes() + b"data"
-    info = describe(header, [sha256(data).digest()], 1 << 17)
+    info = describe(header, PieceTree([sha256(data).digest()]), 1 << 17)
     bag = BagStore(tmp_path / "store").prepare(info.bag_id, None)
     bag.set_info(info.to_boc())
     with pytest.raises(BadBag):
@@ -124,7 +124,7 @@ def test_a_bag_that_can_never_be_unpacked_is_not_well(tmp_path: Path, capsys: py
 def test_verify_counts_what_is_claimed_without_walking_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pieces = 3_000_000
     header = BagHeader(b"", (b"a",), (pieces * 4096 - 100,))
-    info = describe(header, [bytes(32)], 4096)
+    info = describe(header, PieceTree([bytes(32)]), 4096)
     info = replace(info, file_size=pieces * 4096)
     stored = BagStore(tmp_path / "store").prepare(info.bag_id, None)
     stored.set_info(info.to_boc())
