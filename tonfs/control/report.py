@@ -18,6 +18,13 @@ def status(volume: Path, network: str, front: dict[str, Any] | None, agent: dict
         problems.append(
             {"code": "TF0004", "text": "The front does not run; start it with 'tonfs up' or 'tonfs mount'."}
         )
+    damaged = said_by_front.get("damaged", {})
+    if damaged.get("total"):
+        names = [repr(path) for path in damaged["paths"]] + ["…"] * (damaged["total"] > len(damaged["paths"]))
+        text = (
+            f"Bytes of {damaged['total']} files are missing on this disk: {', '.join(names)}. 'tonfs fsck' says more."
+        )
+        problems.append({"code": "TF0006", "text": text})
     if agent is None and network != "none":
         problems.append(
             {"code": "TF0004", "text": "The agent does not run; start it with 'tonfs up' or 'tonfs agent run'."}

@@ -22,6 +22,7 @@ from ..volume import ROOT, PackedFile, Volume
 R = TypeVar("R")
 
 MAX_PATHS: Final = 100_000
+SHOWN_PATHS: Final = 3
 
 
 class Methods:
@@ -64,8 +65,10 @@ class Methods:
         return {"pid": os.getpid(), "mount": self._mounted(), "s3": self._s3(), "options": dict(self._options)}
 
     async def status(self, params: dict[str, Any]) -> dict[str, Any]:
-        """files{total,empty,dirty,packed,proven}, bytes{logical,local,dirty,proven}, dirty_oldest, mount, s3."""
+        """files{total,empty,dirty,packed,proven}, bytes{logical,local,dirty,proven}, dirty_oldest, mount, s3,
+        damaged{total,paths}: files found to have lost bytes, and some of them."""
         counts = await _run(self._volume.counts)
+        damaged, paths = await _run(partial(self._volume.damaged, SHOWN_PATHS))
         return {
             "files": {
                 "total": counts.files,
@@ -81,6 +84,7 @@ class Methods:
                 "proven": counts.proven_bytes,
             },
             "dirty_oldest": counts.oldest,
+            "damaged": {"total": damaged, "paths": [os.fsdecode(path) for path in paths]},
             "mount": self._mounted(),
             "s3": self._s3(),
         }

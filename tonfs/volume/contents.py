@@ -14,6 +14,7 @@ from __future__ import annotations
 import errno
 import os
 from collections import Counter
+from collections.abc import Iterable
 from typing import Any, Final
 
 from ..errors import FsError
@@ -29,12 +30,21 @@ from .segments import Segment
 log = get_logger(__name__)
 
 INLINE_MAX: Final = 16 << 10
+MOST_DAMAGED: Final = 1000
+"""Files that are remembered as damaged, and told of in the log."""
 _PAGE: Final = 4096
 _RECORD_SQL: Final = f"SELECT inode, {', '.join(RECORD_COLUMNS)} FROM record WHERE inode = ?"
 
 
 class Contents(Names):
     """See the module."""
+
+    _damaged: set[Inode]
+    """Files of which bytes were found missing."""
+
+    def _open(self) -> None:
+        super()._open()
+        self._damaged = set()
 
     # Loading ----------------------------------------------------------------------------------------------------
 
@@ -61,7 +71,9 @@ class Contents(Names):
         return node.segments
 
     def _lost(self, node: Node, what: str) -> FsError:
-        log.error("bytes of a file are missing on the disk", inode=node.inode, size=node.size, what=what)
+        if node.inode not in self._damaged and len(self._damaged) < MOST_DAMAGED:
+            self._damaged.add(node.inode)
+            log.error("bytes of a file are missing on the disk", inode=node.inode, size=node.size, what=what)
         return FsError(f"Inode {node.inode} has lost {what}.", errno.EIO)
 
     def _record_row(self, node: Node) -> tuple[Any, ...] | None:
@@ -228,7 +240,7 @@ class Contents(Names):
         fresh: list[Segment] = []
         for low, high, part in list(seg.pieces(self._segments(node), offset, offset + len(data))):
             if part is not None and part.own:
-                self._must_be_whole(node, part)
+                self._must_be_whole(node, (part,))
                 self._to_blob(part.blob, part.blob_offset, data[low - offset : high - offset])
                 continue
             while low < high:  # window by window
@@ -251,15 +263,25 @@ class Contents(Names):
         for segment in [*fresh, *self._segments(node)]:
             if segment.own and segment.offset - segment.blob_offset == base and segment.offset // WINDOW_SIZE == window:
                 if segment not in fresh:
-                    self._must_be_whole(node, segment)
+                    self._must_be_whole(node, (segment,))
                 return segment.blob, base
         blob = self._new_blob(node)
         self.content.create(blob)
         return blob, base
 
-    def _must_be_whole(self, node: Node, segment: Segment) -> None:
-        if self._blob_length(segment.blob) < segment.blob_offset + segment.length:
-            raise self._lost(node, "the end of a content file")
+    def _must_be_whole(self, node: Node, segments: Iterable[Segment] | None = None) -> None:
+        """Its content files (or those of some segments) have lost nothing. Raises FsError(EIO)."""
+        if node.flags & CONTENT:
+            if self._blob_length(Inode(node.blob)) < node.size:
+                raise self._lost(node, "the end of its content file")
+        elif node.flags & SEGMENTED:
+            ends: dict[Inode, int] = {}
+            for part in self._segments(node) if segments is None else segments:
+                ends[part.blob] = max(ends.get(part.blob, 0), part.blob_offset + part.length)
+            if any(self._blob_length(blob) < end for blob, end in ends.items()):
+                raise self._lost(node, "the end of a content file")
+        else:
+            self._inline(node)
 
     def _to_blob(self, blob: Inode, offset: int, data: bytes | memoryview) -> None:
         self._unsynced[blob] = self._gen
@@ -299,10 +321,9 @@ class Contents(Names):
     def _mind_tail(self, node: Node, *, grows: bool) -> None:
         """The file is about to be written. Bytes that its content file has lost must not become a hole; what it has
         beyond the file's end must read as zeros when the file grows."""
+        self._must_be_whole(node)
         blob = Inode(node.blob)
-        length = self._blob_length(blob)
-        if length < node.size:
-            raise self._lost(node, "the end of its content file")
+        length = self.content.length(blob)
         if length > node.size and not grows:
             node.shrunk = max(node.shrunk, self._durable)
             return
@@ -321,15 +342,15 @@ class Contents(Names):
 
     def _shorten(self, node: Node, size: int) -> None:
         """The file becomes shorter. Blocks go once the index knows it durably (`_trim`)."""
-        if not node.placed:
+        if size == 0 and (node.placed or node.flags & INLINE):
+            self._drop_local(node)
+        elif not node.placed:
             data = self._inline(node)
             if len(data) > size:
                 self._data_kept -= len(data) - size
                 del data[size:]
                 node.data_changed = True
                 node.set(INLINE, bool(data))
-        elif size == 0:
-            self._drop_local(node)
         elif node.flags & CONTENT:
             self._trimming[node.inode] = node
         else:
@@ -349,6 +370,7 @@ class Contents(Names):
         elif node.flags & INLINE:
             node.set(INLINE, False)
             node.data_changed = True
+            self._data_kept -= len(node.data or b"")
         node.data = bytearray()
         self._trimming.pop(node.inode, None)
         node.shrunk = 0

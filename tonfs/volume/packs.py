@@ -85,7 +85,7 @@ class Packs(Uploads):
             (pack,) = self.db.execute("SELECT pack FROM pack WHERE bag_id = ?", (bag_id,)).fetchone()
             for item in files:
                 node = self._unchanged(item.inode, item.version)
-                if node is None:
+                if node is None or not self._is_whole(node):
                     stale.append(item.inode)
                 else:
                     self._cover(node, pack, item.ranges)
@@ -98,6 +98,14 @@ class Packs(Uploads):
         except FsError:
             return None
         return node if node.is_file and node.version == version and node.nlink > 0 else None
+
+    def _is_whole(self, node: Node) -> bool:
+        """Bytes that were lost must not be taken for a hole."""
+        try:
+            self._must_be_whole(node)
+        except FsError:
+            return False
+        return True
 
     def _cover(self, node: Node, pack: int, ranges: Iterable[tuple[int, int, int]]) -> None:
         for offset, length, pack_offset in ranges:
@@ -128,7 +136,7 @@ class Packs(Uploads):
     def cover_zeros(self, inode: Inode, version: int) -> bool:
         """A dirty file without a byte of data needs no pack. False when it changed or has data after all."""
         node = self._unchanged(inode, version)
-        if node is None:
+        if node is None or not self._is_whole(node):
             return False
         with self._atomic():
             self._begin()

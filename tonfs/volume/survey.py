@@ -207,7 +207,8 @@ class Survey(Packs):
             return DirtyFile(inode, node.version, path, node.mode, node.mtime, node.size, tuple(ranges), tuple(sources))
 
     def _sources(self, node: Node, spool: Spool) -> tuple[list[tuple[int, int]], list[tuple[str, int]]]:
-        """Data that no pack has, and where it can be read."""
+        """Data that no pack has, and where it can be read. Raises FsError(EIO) for a file that has lost some."""
+        self._must_be_whole(node)
         known = ext.overlapping(self.index, node.inode, 0, node.size) if node.flags & COVERED else []
         ranges: list[tuple[int, int]] = []
         sources: list[tuple[str, int]] = []
@@ -226,6 +227,24 @@ class Survey(Packs):
                     ranges.append((at, count))
                     sources.append(source)
         return ranges, sources
+
+    def damaged(self, most: int) -> tuple[int, list[bytes]]:
+        """Files that were found to have lost bytes, and still have: how many, and paths of some."""
+        paths: list[bytes] = []
+        with self.lock:
+            for inode in sorted(self._damaged):
+                if not self._exists(inode) or self._is_whole(self._node(inode)):
+                    self._damaged.discard(inode)
+                elif len(paths) < most:
+                    paths.append(self.path_of(inode))
+            return len(self._damaged), paths
+
+    def _exists(self, inode: Inode) -> bool:
+        """It has a name."""
+        try:
+            return self._node(inode).nlink > 0
+        except FsError:
+            return False
 
     def packs(self) -> list[PackInfo]:
         with self._fresh() as db:

@@ -78,6 +78,7 @@ async def test_a_file_from_dirty_to_evicted(call: Call, volume: Volume) -> None:
     assert status["files"] == {"total": 1, "empty": 0, "dirty": 1, "packed": 0, "proven": 0}
     assert status["bytes"] == {"logical": 3, "local": 3, "dirty": 3, "proven": 0}
     assert status["dirty_oldest"] == work["oldest"]
+    assert status["damaged"] == {"total": 0, "paths": []}
     bag = await pack(call, proven=4)
     assert (await call("status"))["files"]["packed"] == 1
     assert volume.get_xattr(inode, b"user.tonfs.proved-at") == b"2020-09-13T12:26:40Z"

@@ -180,6 +180,46 @@ def test_what_an_fsync_kept_is_never_cut_but_missed(volume: Volume, tmp_path: Pa
     assert findings(directory) == {"content-lost": False}
 
 
+@pytest.mark.allow_logs
+@pytest.mark.parametrize("kind", ["short", "empty", "gone", "segmented", "inline"])
+def test_a_file_that_lost_bytes_is_not_packed_with_zeros_in_their_place(
+    volume: Volume, tmp_path: Path, kind: str
+) -> None:
+    inode, fine = new(volume, b"lost").inode, new(volume, b"fine").inode
+    volume.write(inode, 0, b"x" * (50_000 if kind != "inline" else 100))
+    volume.write(fine, 0, b"y" * 50_000)
+    if kind == "segmented":
+        volume.write(inode, schema.WINDOW_SIZE, b"far")
+    report = volume.dirty(0.0, 1 << 30, force=True)
+    volume.close()
+    directory = volume.directory
+    path = directory / "content" / f"{inode & 255:02x}" / f"{inode:x}"
+    if kind == "inline":
+        db = sqlite3.connect(directory / "index.db", isolation_level=None)
+        db.execute("DELETE FROM inline")
+        db.close()
+    elif kind == "gone":
+        path.unlink()
+    else:
+        os.truncate(path, 0 if kind == "empty" else 1000)
+    again = Volume(directory)
+    assert again.damaged(9) == (0, [])
+    assert [file.path for file in again.dirty(0.0, 1 << 30, force=True).files] == [b"fine"]
+    assert again.damaged(9) == (1, [b"lost"])
+    assert again.damaged(0) == (1, [])
+    files = [PackedFile(f.inode, f.version, tuple((at, length, 0) for at, length in f.ranges)) for f in report.files]
+    assert len(files) == 2
+    done = again.commit_pack(b"\1" * 32, 50_000, files)  # type: ignore[arg-type]
+    assert (done.committed, done.stale) == ((fine,), (inode,)), "packed before it was lost: not what it is now"
+    assert not again.cover_zeros(inode, again.getattr(inode).version)
+    assert again.counts().dirty == 1
+    refused(errno.EIO, lambda: again.read(inode, 0, 50_000))
+    again.truncate(inode, 0)
+    again.write(inode, 0, b"new")
+    assert again.damaged(9) == (0, []), "whoever replaces it has a whole file"
+    again.close()
+
+
 def test_after_an_orderly_end_every_byte_was_promised(volume: Volume, tmp_path: Path) -> None:
     """A crash later, with nothing written in between, takes nothing of that back."""
     inode = new(volume, b"f").inode
