@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import logging
-import signal
 
 import click
-import trio
 
 from ..control import call_sync
 from ..control.process import die_with_parent
 from .common import Context, pass_context, volume_option
+from .foreground import run_until_signal
 
 
 @click.group(help="The agent: packs, replicates, audits, pays.")
@@ -27,22 +26,7 @@ def run(context: Context) -> None:
     die_with_parent()
     context.configure_log(logging.INFO)
     settings = context.settings()
-
-    async def main() -> None:
-        async with trio.open_nursery() as nursery:
-
-            async def until_signal(*, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-                with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
-                    task_status.started()
-                    async for _ in signals:
-                        nursery.cancel_scope.cancel()
-                        return
-
-            await nursery.start(until_signal)
-            await run_agent(context.volume, settings)
-            nursery.cancel_scope.cancel()
-
-    trio.run(main)
+    run_until_signal(lambda: run_agent(context.volume, settings))
 
 
 @command.command(help="Stop packing and spending; serving and reading go on.")

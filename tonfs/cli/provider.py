@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import logging
-import signal
 from pathlib import Path
 
 import click
-import trio
 
 from ..control.process import die_with_parent
 from .common import Context, pass_context
+from .foreground import run_until_signal
 
 
 @click.group(help="Rent out space on the storage market.")
@@ -31,18 +30,4 @@ def run(context: Context, path: Path) -> None:
     context.configure_log(logging.INFO)
     config = ProviderConfig.load(path)
 
-    async def main() -> None:
-        async with trio.open_nursery() as nursery:
-
-            async def until_signal(*, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-                with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
-                    task_status.started()
-                    async for _ in signals:
-                        nursery.cancel_scope.cancel()
-                        return
-
-            await nursery.start(until_signal)
-            await run_provider(config)
-            nursery.cancel_scope.cancel()
-
-    trio.run(main)
+    run_until_signal(lambda: run_provider(config))

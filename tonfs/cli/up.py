@@ -27,6 +27,7 @@ from ..errors import Busy, NotRunning, TimedOut, TonfsError
 from ..ids import NANO
 from ..log import get_logger
 from .common import Context, pass_context, volume_option
+from .foreground import until_signal
 from .status import gather, render
 
 log = get_logger(__name__)
@@ -108,13 +109,6 @@ def fill_wallet(volume: Path, state: Path) -> None:
         call_sync(state / "control.sock", "faucet", params, who="devnet", timeout=30.0)
 
 
-async def _until_signal(status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM, signal.SIGHUP) as signals:
-        status.started()
-        async for _ in signals:
-            return
-
-
 async def _show(volume: Path, network: str, console: Console) -> None:
     """The live table on a terminal, one line every ten seconds elsewhere."""
     if console.is_terminal and not os.environ.get("NO_COLOR"):
@@ -141,12 +135,11 @@ async def _supervise(stack: Stack, console: Console) -> None:
     ready_file = stack.volume / "run" / "up.ready"
     async with trio.open_nursery() as nursery:
 
-        async def until_signal(*, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-            await _until_signal(task_status)
+        def stop() -> None:
             click.echo("Stopping: agent, mount, network …", err=True)
             nursery.cancel_scope.cancel()
 
-        await nursery.start(until_signal)
+        await nursery.start(until_signal, stop)
         pid_file.parent.mkdir(parents=True, exist_ok=True)
         pid_file.write_text(f"{os.getpid()}\n", encoding="ascii")
         try:

@@ -283,6 +283,51 @@ async def test_local_data_goes_only_after_enough_audits_that_brought_data(
         assert not row.local
 
 
+async def test_while_nothing_can_be_learned_no_replica_counts_and_nothing_is_dropped(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    async with agent_world(tmp_path) as world, world.running() as agent:
+        bag = await filled(world)
+        world.net.offline = True
+        await world.until(lambda: world.front.told[bag] == 0)
+        assert len(world.placements(State.ACTIVE)) == 3
+        assert (await fetcher.drop_local(agent, [bag]))[0] == []
+        world.net.offline = False
+        await world.proven()
+        assert (await fetcher.drop_local(agent, [bag]))[0] == [bag]
+
+
+async def test_audits_of_long_ago_let_nothing_go(tmp_path: Path, autojump_clock: MockClock) -> None:
+    async with agent_world(tmp_path) as world:
+        async with world.running():
+            bag = await filled(world)
+        agent = world.make_agent()  # whose auditor does not run
+        world.clock.advance(fetcher.STALE_AFTER + 60.0)
+        assert (await fetcher.drop_local(agent, [bag]))[0] == []
+        world.clock.advance(-fetcher.STALE_AFTER)
+        assert (await fetcher.drop_local(agent, [bag]))[0] == [bag]
+        agent.store.close()
+
+
+async def test_the_last_providers_that_may_have_evicted_data_are_never_given_up(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    async with agent_world(tmp_path) as world, world.running() as agent:
+        bag = await filled(world)
+        assert (await fetcher.drop_local(agent, [bag]))[0] == [bag]
+        hired = world.placements(State.ACTIVE)
+        for placement in hired:
+            world.provider(placement.provider).fault = "silent"
+        await world.until(lambda: len(world.placements(State.SUSPECT)) == 3)
+        await trio.sleep(1200.0)
+        assert {p.provider for p in world.placements(State.SUSPECT)} == {p.provider for p in hired}
+        assert set((await world.contract(bag)).providers) == {p.provider for p in hired}
+        for placement in hired:
+            world.provider(placement.provider).fault = ""
+        await world.until(lambda: len(world.placements(State.ACTIVE)) == 3)
+        await fetcher.fetch(agent, bag, 0, 10, 30.0)
+
+
 async def test_what_cannot_be_fetched_is_an_error_with_a_name(tmp_path: Path, autojump_clock: MockClock) -> None:
     async with agent_world(tmp_path) as world, world.running() as agent:
         await filled(world)
@@ -313,6 +358,30 @@ async def test_an_audit_that_fails_while_local_data_is_about_to_go_keeps_it(
         assert row is not None
         assert row.local
         await world.until(lambda: bag in world.net.seeded)
+
+
+async def test_an_error_between_signing_and_seeing_does_not_make_the_same_process_pay_again(
+    tmp_path: Path, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with agent_world(tmp_path) as world:
+        send, broken = world.chain.send_boc, []
+
+        async def break_once(boc: bytes) -> None:
+            if not broken:
+                broken.append(boc)
+                raise RuntimeError("a bug, a full disk")
+            await send(boc)
+
+        async with world.running() as agent:
+            with monkeypatch.context() as patch:
+                patch.setattr(world.chain, "send_boc", break_once)
+                world.front.write(1, noise(50_000))
+                await world.until(lambda: broken)
+                monkeypatch.setattr(world.chain, "send_boc", send)
+            await world.proven()
+            kinds = Counter(r["kind"] for r in agent.store.conn.execute("SELECT kind FROM intent"))
+        assert kinds == {"open": 1}
+        assert len(await world.payments()) == 1
 
 
 async def test_after_a_restart_a_server_that_lags_does_not_make_us_open_a_contract_twice(
