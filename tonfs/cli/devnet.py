@@ -23,6 +23,7 @@ from ..devnet.state import StateDir
 from ..errors import NotRunning, TimedOut, TonfsError, UsageError
 from ..ids import format_ton, parse_ton
 from .common import Context, emit, json_option, parse_duration, pass_context, show_table
+from .foreground import until_signal
 
 START_TIMEOUT: Final = 120.0
 STOP_TIMEOUT: Final = 60.0
@@ -118,20 +119,16 @@ async def _run(state: StateDir, providers: int | None, interval: float, console:
     stopped_by_hand = False
     async with trio.open_nursery() as nursery:
 
-        async def until_signal(*, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        def stop() -> None:
             nonlocal stopped_by_hand
-            with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM, signal.SIGHUP) as signals:
-                task_status.started()
-                async for _ in signals:
-                    stopped_by_hand = True
-                    nursery.cancel_scope.cancel()
-                    return
+            stopped_by_hand = True
+            nursery.cancel_scope.cancel()
 
         async def whole_life(*, task_status: trio.TaskStatus[daemon.Daemon] = trio.TASK_STATUS_IGNORED) -> None:
             await daemon.run(options, task_status=task_status)
             nursery.cancel_scope.cancel()
 
-        await nursery.start(until_signal)
+        await nursery.start(until_signal, stop)
         running = await nursery.start(whole_life)
         click.echo(f"The devnet starts in {state.path} …", err=True)
         await _show(running, console)

@@ -319,12 +319,14 @@ async def test_the_last_providers_that_may_have_evicted_data_are_never_given_up(
         for placement in hired:
             world.provider(placement.provider).fault = "silent"
         await world.until(lambda: len(world.placements(State.SUSPECT)) == 3)
+        world.front.asked = 5  # more are wanted, but who is hired now could get the data from nobody
         await trio.sleep(1200.0)
+        assert len(world.placements()) == 3
         assert {p.provider for p in world.placements(State.SUSPECT)} == {p.provider for p in hired}
         assert set((await world.contract(bag)).providers) == {p.provider for p in hired}
         for placement in hired:
             world.provider(placement.provider).fault = ""
-        await world.until(lambda: len(world.placements(State.ACTIVE)) == 3)
+        await world.until(lambda: len(world.placements(State.ACTIVE)) == 5)
         await fetcher.fetch(agent, bag, 0, 10, 30.0)
 
 

@@ -66,6 +66,29 @@ def test_a_volume_without_network_has_no_agent_wallet_or_contracts(
     assert "no network" in capsys.readouterr().err
 
 
+def test_secrets_are_nobody_elses_to_read_whatever_the_umask(tmp_path: Path) -> None:
+    before = os.umask(0)
+    try:
+        assert main.run(["init", "--network", "devnet", "--volume", str(tmp_path / "v")]) == 0
+        assert main.run(["s3", "key", "new", "--volume", str(tmp_path / "v")]) == 0
+    finally:
+        os.umask(before)
+    for path in ((tmp_path / "v"), *(tmp_path / "v").rglob("*")):
+        assert path.stat().st_mode & 0o077 == 0 or path.parent.stat().st_mode & 0o077 == 0, path
+    for path in (tmp_path / "v" / "keys").iterdir():
+        assert path.stat().st_mode & 0o077 == 0, path
+
+
+@pytest.mark.parametrize("network", ["testnet", "mainnet"])
+def test_what_everybody_could_read_is_not_published_without_saying_so(
+    network: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main.run(["init", "--network", network, "--volume", str(tmp_path / "v")]) == 5
+    assert "--plain" in capsys.readouterr().err
+    assert not (tmp_path / "v").exists()
+    assert main.run(["init", "--network", network, "--plain", "--volume", str(tmp_path / "v")]) == 0
+
+
 def test_words_that_cannot_be_read_are_told_in_a_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main.run(["init", "--words-file", str(tmp_path / "absent")]) == 3
     assert main.run(["init", "--words-file", str(tmp_path)]) == 2

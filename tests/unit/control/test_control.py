@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import socket
 from pathlib import Path
 from typing import Any
@@ -131,3 +132,32 @@ def test_any_frame_body_is_an_object_or_a_bad_packet(body: bytes) -> None:
 def test_deep_nesting_is_a_bad_packet() -> None:
     with pytest.raises(BadPacket):
         wire.decode(b'{"a":' + b"[" * 100_000)
+
+
+async def test_another_user_is_not_answered_whatever_the_mode_of_the_socket(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("only root can become somebody else")
+    monkeypatch.chdir(tmp_path)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(lambda task_status: serve(tmp_path / "s.sock", HANDLERS, task_status=task_status))
+        tmp_path.chmod(0o755)
+        (tmp_path / "s.sock").chmod(0o666)
+
+        def ask(user: int) -> bytes:
+            with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
+                sock.settimeout(10.0)
+                os.seteuid(user)
+                try:
+                    sock.connect("s.sock")
+                finally:
+                    os.seteuid(0)
+                with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+                    sock.sendall(wire.encode({"id": 1, "method": "echo", "params": {}}))
+                    return sock.recv(100)
+                return b""
+
+        assert b"result" in await trio.to_thread.run_sync(ask, 0)
+        assert await trio.to_thread.run_sync(ask, 65534) == b""
+        nursery.cancel_scope.cancel()

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import errno
+import os
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
@@ -179,3 +181,21 @@ async def test_a_file_that_vanishes_ends_the_fetch(volume: Volume, agent: FakeAg
         with pytest.raises(FsError) as caught:
             await fetcher(missing)
         assert caught.value.errno == errno.ENOENT
+
+
+async def test_a_pack_that_is_shorter_than_the_agent_says_is_an_error_and_no_zeros(
+    volume: Volume, agent: FakeAgent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with fetching(volume, agent) as fetcher:
+        big = inode(volume, b"big")
+        ask = agent.call
+
+        async def cut(method: str, params: dict[str, Any] | None = None, *, timeout: float = 30.0) -> dict[str, Any]:
+            reply = await ask(method, params, timeout=timeout)
+            os.truncate(fetcher._pack_path(volume.remote_ranges(big, 0, 1)[0].bag_id), 100)
+            return reply
+
+        monkeypatch.setattr(agent, "call", cut)
+        with pytest.raises(Damaged, match="too short"):
+            await read(volume, fetcher, big, 0, 1000)
+        assert volume.read(big, 0, 1000).missing

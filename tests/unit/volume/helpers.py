@@ -62,6 +62,12 @@ class Packer:
         raise AssertionError("fetched ranges stay remote")
 
 
+def evict_all(volume: Volume) -> None:
+    """Evict what may go, after the agent has told again what it told before (a volume that was opened anew asks)."""
+    volume.pack_states([(pack.bag_id, pack.proven, pack.wanted) for pack in volume.packs()])
+    volume.evict(everything(volume))
+
+
 def everything(volume: Volume) -> list[Inode]:
     return [inode for inode, _, _ in volume.files_below(ROOT)]
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from tests.unit.volume.helpers import Packer, check, crash_copy, dump, everything
+from tests.unit.volume.helpers import Packer, check, crash_copy, dump, evict_all
 from tonfs.ids import Inode
 from tonfs.volume import ROOT, S3Record, Volume
 from tonfs.volume.content import ContentStore
@@ -105,7 +105,7 @@ class Kills:
                 for path, contents in allowed.items():
                     assert found.get(path, ABSENT) in contents, f"{when}: {path!r} is wrong"
                 assert set(found) <= set(allowed), f"{when}: something is there that never was"
-                volume.evict(everything(volume))
+                evict_all(volume)
                 check(volume)
                 after = {path: row[3] for path, row in dump(volume, self.packer).items()}
                 assert after == found, f"{when}: eviction changed bytes"
@@ -160,6 +160,20 @@ def test_fetched_bytes_and_a_second_eviction(kills: Kills) -> None:
     kills.volume.background()
     kills.volume.evict([inode])
     kills.copy("end")
+    kills.verify()
+
+
+def test_eviction_beside_unpacked_bytes_gives_blocks_back_only_after_the_index_says_so(kills: Kills) -> None:
+    content = b"0123456789abcdef" * (3 << 16)  # 3 MiB; a write makes the megabyte around it unpacked
+    inode = kills.new(b"f", content)
+    kills.packer.pack_all(kills.volume)
+    kills.may(b"f", b"NEW" + content[3:])
+    kills.volume.write(inode, 0, b"NEW")
+    kills.volume.sync(inode)
+    kills.must(b"f", b"NEW" + content[3:])
+    assert kills.volume.evict([inode]).bytes > 0
+    kills.copy("end")
+    assert any(when == "after punch" for when, _, _ in kills.copies)
     kills.verify()
 
 

@@ -19,7 +19,7 @@ import hypothesis.strategies as st
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from tests.unit.volume.helpers import Packer, check, crash_copy, dump, everything
+from tests.unit.volume.helpers import Packer, check, crash_copy, dump, evict_all
 from tonfs.errors import FsError
 from tonfs.ids import Inode
 from tonfs.volume import SetAttr, Volume, contents, directories, inodes, sharing
@@ -175,7 +175,7 @@ class Mirror(RuleBasedStateMachine):
 
     @rule()
     def evict(self) -> None:
-        self.volume.evict(everything(self.volume))
+        evict_all(self.volume)
 
     @rule()
     def background(self) -> None:

@@ -160,6 +160,19 @@ def test_nothing_is_evicted_on_the_old_word_of_an_agent_that_does_not_run(tmp_pa
     volume.close()
 
 
+def test_bytes_of_another_pack_than_the_file_has_now_are_not_filled_in(volume: Volume) -> None:
+    packer = Packer()
+    inode = file(volume, b"f", b"old" * 400)
+    packer.pack_all(volume)
+    volume.evict([inode])
+    (old,) = volume.remote_ranges(inode, 0, 1200)
+    volume.write(inode, 0, b"new" * 400)
+    packer.pack_all(volume)
+    volume.evict([inode])
+    assert not volume.fill(old, old.offset, b"old" * 400)  # a fetch that began before
+    assert packer.read(volume, inode, 0, 1200) == b"new" * 400
+
+
 def test_a_pack_that_nobody_promised_replicas_for_is_not_proven(volume: Volume) -> None:
     inode = file(volume, b"f", b"x")
     packer = Packer()

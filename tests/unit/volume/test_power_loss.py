@@ -23,7 +23,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.volume.helpers import Packer, check, dump, everything
+from tests.unit.volume.helpers import Packer, check, dump, evict_all
 from tests.unit.volume.power.workload import ABSENT, ANY, digest
 from tonfs.volume import Volume, schema
 from tonfs.volume.check_content import check_content
@@ -226,7 +226,7 @@ def verify(directory: Path, packer: Packer, allowed: dict[str, list[str]], when:
             assert what in contents or (ANY in contents and path in found), f"{when}: {path!r} is wrong"
         assert set(found) <= {path for path in allowed if not path.startswith("@")}, f"{when}: what never was is there"
         check(volume)
-        volume.evict(everything(volume))
+        evict_all(volume)
         after = {os.fsdecode(path): row[3] for path, row in dump(volume, packer).items()}
         assert after == found, f"{when}: eviction changed bytes"
     finally:

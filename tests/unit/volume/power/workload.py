@@ -199,6 +199,8 @@ def packed_bytes(work: Work) -> None:
     volume.background()
     content = BIG + SMALL
     assert work.packer.read(volume, inodes[0], 0, 100) == content[:100]
+    assert work.packer.read(volume, inodes[2], 0, len(OTHER)) == OTHER  # nobody fsyncs it
+    volume.background()
     volume.background()
     work.may("big", *(content[:at] + TINY + content[at + 4 :] for at in (500,)))
     volume.write(inodes[0], 500, TINY)
