@@ -22,6 +22,7 @@ from rich.live import Live
 
 from ..config import CONFIG_NAME, Settings
 from ..control import call_sync
+from ..control.pidfile import PidFile
 from ..control.process import Child, keep_running, start_failure
 from ..errors import Busy, NotRunning, TimedOut, TonfsError
 from ..ids import NANO
@@ -33,6 +34,8 @@ from .status import gather, render
 log = get_logger(__name__)
 
 START_TIMEOUT: Final = 90.0
+RUNS: Final = "tonfs already runs for this volume"
+STOP_IT: Final = "'tonfs down' stops it."
 WALLET_FILL: Final = 2000 * NANO
 """What the devnet's faucet gives a wallet that holds less than a tenth of it."""
 
@@ -131,8 +134,15 @@ async def _show(volume: Path, network: str, console: Console) -> None:
 
 
 async def _supervise(stack: Stack, console: Console) -> None:
-    pid_file = stack.volume / "run" / "up.pid"
+    """Holds the volume's `up.pid` while it runs. Raises Busy."""
     ready_file = stack.volume / "run" / "up.ready"
+    ready_file.parent.mkdir(parents=True, exist_ok=True)
+    with _pid_file(stack.volume).lock(RUNS, STOP_IT):
+        await _run(stack, ready_file, console)
+    click.echo("Everything is stopped; the files are safe on this volume.", err=True)
+
+
+async def _run(stack: Stack, ready_file: Path, console: Console) -> None:
     async with trio.open_nursery() as nursery:
 
         def stop() -> None:
@@ -140,8 +150,6 @@ async def _supervise(stack: Stack, console: Console) -> None:
             nursery.cancel_scope.cancel()
 
         await nursery.start(until_signal, stop)
-        pid_file.parent.mkdir(parents=True, exist_ok=True)
-        pid_file.write_text(f"{os.getpid()}\n", encoding="ascii")
         try:
             click.echo(f"Starting tonfs on volume {stack.volume} …", err=True)
             async with stack.run():
@@ -151,19 +159,10 @@ async def _supervise(stack: Stack, console: Console) -> None:
                 await _show(stack.volume, stack.settings.network, console)
         finally:
             ready_file.unlink(missing_ok=True)
-            pid_file.unlink(missing_ok=True)
-    click.echo("Everything is stopped; the files are safe on this volume.", err=True)
 
 
-def _running_pid(volume: Path) -> int | None:
-    """Pid of a live `tonfs up` of this volume."""
-    try:
-        pid = int((volume / "run" / "up.pid").read_text(encoding="ascii"))
-        os.kill(pid, 0)
-        line = Path(f"/proc/{pid}/cmdline").read_bytes()
-    except (OSError, ValueError):
-        return None
-    return pid if b"tonfs" in line else None
+def _pid_file(volume: Path) -> PidFile:
+    return PidFile(volume / "run" / "up.pid")
 
 
 def _detach(context: Context, directory: Path, s3: str) -> None:
@@ -171,13 +170,15 @@ def _detach(context: Context, directory: Path, s3: str) -> None:
     volume = context.volume
     log_path = volume / "log" / "up.log"
     log_path.parent.mkdir(parents=True, exist_ok=True)
+    ready_file = volume / "run" / "up.ready"
+    ready_file.unlink(missing_ok=True)  # of one that was killed
     argv = [sys.executable, "-m", "tonfs", "--volume", str(volume), "up", str(directory), "--s3", s3]
     with log_path.open("ab") as output:
         before = output.tell()
         process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True)
     end = time.monotonic() + 3 * START_TIMEOUT
     while time.monotonic() < end:
-        if (volume / "run" / "up.ready").exists():
+        if ready_file.exists():
             return
         if process.poll() is not None:
             raise start_failure("tonfs", log_path, before)
@@ -204,9 +205,8 @@ def command(context: Context, directory: Path | None, detach: bool, s3: str | No
     settings = context.settings()
     mount = (directory or Path.home() / "tonfs").absolute()
     listen = settings.s3.listen if s3 is None else s3
-    running = _running_pid(volume)
-    if running is not None:
-        raise Busy(f"tonfs already runs for this volume (process {running}).", hint="'tonfs down' stops it.")
+    if _pid_file(volume).held():
+        raise Busy(f"{RUNS} (process {_pid_file(volume).pid()}).", hint=STOP_IT)
     if detach:
         _detach(context, mount, listen)
         click.echo(f"tonfs runs; mounted at {mount}. 'tonfs down' stops it.", err=True)
@@ -216,13 +216,13 @@ def command(context: Context, directory: Path | None, detach: bool, s3: str | No
 
 def stop(volume: Path, timeout: float = 180.0) -> dict[str, Any]:
     """Stop a running `tonfs up` and wait for its end. Raises NotRunning, TimedOut."""
-    pid = _running_pid(volume)
+    pid = _pid_file(volume).pid() if _pid_file(volume).held() else None
     if pid is None:
         raise NotRunning(f"tonfs does not run for the volume {volume}.")
     os.kill(pid, signal.SIGTERM)
     end = time.monotonic() + timeout
     while time.monotonic() < end:
-        if _running_pid(volume) is None:
+        if not _pid_file(volume).held():
             return {"pid": pid}
         time.sleep(0.1)
     raise TimedOut(f"Process {pid} did not stop within {timeout:g} s.", hint="Look at the log files of the volume.")

@@ -8,17 +8,15 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
-import os
 import random
 import socket
-import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
+from ..control.pidfile import PidFile
 from ..errors import Busy, Damaged, UsageError
 from ..system import from_os
 from .config_file import write_atomically
@@ -60,7 +58,7 @@ class StateDir:
         self.global_config = self.path / "global.config.json"
         self.keys = self.path / "keys"
         self.log = self.path / "log" / "devnet.log"
-        self.pid_file = self.path / "devnet.pid"
+        self._pid_file = PidFile(self.path / "devnet.pid")
         self._file = self.path / "devnet.json"
 
     def provider(self, number: int) -> Path:
@@ -82,40 +80,17 @@ class StateDir:
     def lock(self) -> Iterator[None]:
         """Hold the state directory. Raises Busy when another process does."""
         self.create()
-        descriptor = os.open(self.pid_file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        try:
-            if not _flock(descriptor, attempts=5):
-                raise Busy(
-                    f"A devnet already runs in {self.path} (process {self.pid() or 'unknown'}).",
-                    hint=f"'tonfs devnet down --state {self.path}' stops it.",
-                )
-            os.ftruncate(descriptor, 0)
-            os.pwrite(descriptor, f"{os.getpid()}\n".encode("ascii"), 0)
+        hint = f"'tonfs devnet down --state {self.path}' stops it."
+        with self._pid_file.lock(f"A devnet already runs in {self.path}", hint):
             yield
-            os.ftruncate(descriptor, 0)
-        finally:
-            os.close(descriptor)
 
     def held(self) -> bool:
         """Does a process run this devnet?"""
-        try:
-            descriptor = os.open(self.pid_file, os.O_RDONLY | os.O_CLOEXEC)
-        except FileNotFoundError:
-            return False
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-        finally:
-            os.close(descriptor)
-        return False
+        return self._pid_file.held()
 
     def pid(self) -> int | None:
         """Pid of the process that runs it, or ran it last."""
-        try:
-            return int(self.pid_file.read_text(encoding="ascii"))
-        except (OSError, ValueError):
-            return None
+        return self._pid_file.pid()
 
     def running(self, pid: int | None) -> bool:
         """Is it held, or is the process that held it still on its way out? A zombie has gone."""
@@ -143,17 +118,6 @@ class StateDir:
 
     def save(self, state: DevnetState) -> None:
         write_atomically(self._file, json.dumps({"schema": SCHEMA, **asdict(state)}, indent=1) + "\n")
-
-
-def _flock(descriptor: int, attempts: int) -> bool:
-    """More than one attempt: `held` takes the lock for a moment to look."""
-    for attempt in range(attempts):
-        if attempt:
-            time.sleep(0.05)
-        with contextlib.suppress(BlockingIOError):
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return True
-    return False
 
 
 def _free(port: int) -> bool:
