@@ -46,7 +46,7 @@ def due(agent: Agent, now: float) -> list[tuple[Bag, Placement]]:
         if placement.state is State.FUNDING and placement.last_proof == 0:
             continue
         policy, jitter = agent.settings.policy.audit, _jitter(placement)
-        at = next_due(placement.audit_at, placement.audit_verdict, policy, jitter)
+        at = next_due(placement.audit_at, placement.audit_verdict, policy, jitter, now=now)
         if at <= now:
             found.append((at, bag, placement))
     found.sort(key=lambda item: item[0])

@@ -106,7 +106,7 @@ def _check_may_drop(agent: Agent, bag_id: BagId) -> None:
         raise NotFound("the agent does not know this bag")
     policy, now = agent.settings.policy, agent.clock.now()
     oldest = now - max(STALE_AFTER, 3 * policy.audit.interval)
-    good = [p for p in agent.store.placements(bag.bag_id) if is_replica(p) and (p.audit_at or 0.0) >= oldest]
+    good = [p for p in agent.store.placements(bag.bag_id) if is_replica(p) and oldest <= (p.audit_at or 0.0) <= now]
     if bag.state != "live" or len(good) < agent.wanted(bag):
         raise Refused("not enough audited replicas yet")
 

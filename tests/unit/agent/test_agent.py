@@ -297,16 +297,22 @@ async def test_while_nothing_can_be_learned_no_replica_counts_and_nothing_is_dro
         assert (await fetcher.drop_local(agent, [bag]))[0] == [bag]
 
 
-async def test_audits_of_long_ago_let_nothing_go(tmp_path: Path, autojump_clock: MockClock) -> None:
+async def test_audits_of_long_ago_or_of_the_future_let_nothing_go_and_are_made_anew(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
     async with agent_world(tmp_path) as world:
         async with world.running():
             bag = await filled(world)
         agent = world.make_agent()  # whose auditor does not run
         world.clock.advance(fetcher.STALE_AFTER + 60.0)
         assert (await fetcher.drop_local(agent, [bag]))[0] == []
-        world.clock.advance(-fetcher.STALE_AFTER)
-        assert (await fetcher.drop_local(agent, [bag]))[0] == [bag]
+        world.clock.advance(-2 * fetcher.STALE_AFTER)  # they were made while the clock was wrong
+        assert (await fetcher.drop_local(agent, [bag]))[0] == []
         agent.store.close()
+        async with world.running() as agent:
+            world.net.audited.clear()
+            await world.until(lambda: len(world.net.audited) >= 3, timeout=10.0)
+            assert (await fetcher.drop_local(agent, [bag]))[0] == [bag]
 
 
 async def test_the_last_providers_that_may_have_evicted_data_are_never_given_up(

@@ -101,7 +101,8 @@ def test_pieces_are_distinct_and_inside_the_bag() -> None:
 
 
 def test_suspects_are_asked_again_sooner_than_healthy_ones() -> None:
-    assert next_due(None, None, POLICY) == 0.0
-    assert next_due(50.0, Verdict.HEALTHY, POLICY) == 150.0
-    assert next_due(50.0, Verdict.SUSPECT, POLICY) == 60.0
-    assert next_due(50.0, Verdict.UNKNOWN, POLICY) == 60.0
+    assert next_due(None, None, POLICY, now=60.0) == 0.0
+    assert next_due(50.0, Verdict.HEALTHY, POLICY, now=60.0) == 150.0
+    assert next_due(50.0, Verdict.SUSPECT, POLICY, now=60.0) == 60.0
+    assert next_due(50.0, Verdict.UNKNOWN, POLICY, now=60.0) == 60.0
+    assert next_due(70.0, Verdict.HEALTHY, POLICY, now=60.0) == 0.0

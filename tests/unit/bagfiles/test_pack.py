@@ -174,3 +174,28 @@ def test_a_damaged_manifest_raises_only_baddata(data: st.DataObject) -> None:
         body[data.draw(st.integers(0, len(body) - 1))] = data.draw(st.integers(0, 255))
     with contextlib.suppress(BadData):
         PackManifest.parse(bytes(body))
+
+
+def test_a_pack_has_its_name_only_after_its_bytes_are_on_the_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: set[tuple[int, int]] = set()
+    named: list[str] = []
+    fsync, rename = os.fsync, os.rename
+
+    def note(fd: int) -> None:
+        fsync(fd)
+        synced.add((os.fstat(fd).st_ino, os.fstat(fd).st_size))
+
+    def check(old: str | Path, new: str | Path) -> None:
+        if Path(new).parent == tmp_path / "packs":
+            for path in (p for p in Path(old).rglob("*") if p.name in ("data", "manifest.json")):
+                assert (path.stat().st_ino, path.stat().st_size) in synced, path
+                named.append(path.name)
+        rename(old, new)
+
+    monkeypatch.setattr(os, "fsync", note)
+    monkeypatch.setattr(os, "rename", check)
+    (tmp_path / "packs").mkdir()
+    write_pack(tmp_path / "packs", [an_input(tmp_path, 7, b"x" * 300_000)], created=CREATED).bag.close()
+    assert sorted(named) == ["data", "manifest.json"]
