@@ -21,6 +21,7 @@ import trio
 from tests.fuse.front import TONFS, Mounted, run, tonfs
 from tests.unit.front.fake_agent import FakeAgent
 from tonfs.control import serve
+from tonfs.control.pidfile import up_file
 from tonfs.errors import Busy
 from tonfs.front.turn import is_held, wait_for_turn
 from tonfs.fuse import find_mount
@@ -63,6 +64,22 @@ def test_a_dead_mount_point_is_cleaned_up_by_mount_and_by_umount(stage: Mounted)
     done = tonfs("umount", str(stage.point), check=False)
     assert done.returncode == 3
     assert "No tonfs volume is mounted" in done.stderr
+
+
+def test_what_mounts_it_again_after_umount_is_said(stage: Mounted) -> None:
+    stage.start()
+    with up_file(stage.volume).lock("Runs", "Stop it."):
+        assert "'tonfs down' stops all of it" in tonfs("umount", str(stage.point)).stderr
+    stage.start()
+    assert tonfs("umount", str(stage.point)).stderr == ""
+
+
+def test_a_mount_point_that_is_taken_names_the_volume(stage: Mounted, tmp_path: Path) -> None:
+    stage.start()
+    tonfs("--volume", str(tmp_path / "other"), "init", "--network", "none")
+    done = tonfs("--volume", str(tmp_path / "other"), "mount", str(stage.point), check=False)
+    assert done.returncode == 1
+    assert f"The volume {stage.volume} is mounted at {stage.point}." in done.stderr
 
 
 def test_a_busy_mount_is_not_unmounted_and_then_it_is(stage: Mounted) -> None:

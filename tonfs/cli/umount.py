@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from ..control import call_sync
+from ..control.pidfile import up_file
 from ..errors import TimedOut, TonfsError
 from .common import Context, parse_duration, pass_context, show_size
 
@@ -144,3 +145,5 @@ def command(context: Context, directory: Path, timeout: str, lazy: bool) -> None
     dirty = (before or {}).get("files", {}).get("dirty", 0)
     if dirty and context.verbose:
         click.echo(f"{dirty} files are not in a pack yet; they are safe in {volume}.", err=True)
+    if up_file(volume).held():
+        say("'tonfs up' runs and mounts it again soon; 'tonfs down' stops all of it.")

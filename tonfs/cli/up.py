@@ -22,7 +22,7 @@ from rich.live import Live
 
 from ..config import CONFIG_NAME, Settings
 from ..control import call_sync
-from ..control.pidfile import PidFile
+from ..control.pidfile import up_file
 from ..control.process import Child, keep_running, start_failure
 from ..errors import Busy, NotRunning, TimedOut, TonfsError
 from ..ids import NANO
@@ -137,7 +137,7 @@ async def _supervise(stack: Stack, console: Console) -> None:
     """Holds the volume's `up.pid` while it runs. Raises Busy."""
     ready_file = stack.volume / "run" / "up.ready"
     ready_file.parent.mkdir(parents=True, exist_ok=True)
-    with _pid_file(stack.volume).lock(RUNS, STOP_IT):
+    with up_file(stack.volume).lock(RUNS, STOP_IT):
         await _run(stack, ready_file, console)
     click.echo("Everything is stopped; the files are safe on this volume.", err=True)
 
@@ -159,10 +159,6 @@ async def _run(stack: Stack, ready_file: Path, console: Console) -> None:
                 await _show(stack.volume, stack.settings.network, console)
         finally:
             ready_file.unlink(missing_ok=True)
-
-
-def _pid_file(volume: Path) -> PidFile:
-    return PidFile(volume / "run" / "up.pid")
 
 
 def _detach(context: Context, directory: Path, s3: str) -> None:
@@ -205,8 +201,8 @@ def command(context: Context, directory: Path | None, detach: bool, s3: str | No
     settings = context.settings()
     mount = (directory or Path.home() / "tonfs").absolute()
     listen = settings.s3.listen if s3 is None else s3
-    if _pid_file(volume).held():
-        raise Busy(f"{RUNS} (process {_pid_file(volume).pid()}).", hint=STOP_IT)
+    if up_file(volume).held():
+        raise Busy(f"{RUNS} (process {up_file(volume).pid()}).", hint=STOP_IT)
     if detach:
         _detach(context, mount, listen)
         click.echo(f"tonfs runs; mounted at {mount}. 'tonfs down' stops it.", err=True)
@@ -216,13 +212,13 @@ def command(context: Context, directory: Path | None, detach: bool, s3: str | No
 
 def stop(volume: Path, timeout: float = 180.0) -> dict[str, Any]:
     """Stop a running `tonfs up` and wait for its end. Raises NotRunning, TimedOut."""
-    pid = _pid_file(volume).pid() if _pid_file(volume).held() else None
+    pid = up_file(volume).pid() if up_file(volume).held() else None
     if pid is None:
         raise NotRunning(f"tonfs does not run for the volume {volume}.")
     os.kill(pid, signal.SIGTERM)
     end = time.monotonic() + timeout
     while time.monotonic() < end:
-        if not _pid_file(volume).held():
+        if not up_file(volume).held():
             return {"pid": pid}
         time.sleep(0.1)
     raise TimedOut(f"Process {pid} did not stop within {timeout:g} s.", hint="Look at the log files of the volume.")

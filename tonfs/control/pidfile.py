@@ -56,6 +56,11 @@ class PidFile:
             return None
 
 
+def up_file(volume: Path) -> PidFile:
+    """Held by the `tonfs up` of a volume."""
+    return PidFile(volume / "run" / "up.pid")
+
+
 def _flock(descriptor: int) -> bool:
     for attempt in range(ATTEMPTS):
         if attempt:

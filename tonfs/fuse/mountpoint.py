@@ -154,7 +154,8 @@ def prepare(directory: Path) -> str:
         unmount(point, lazy=True)
         there = find_mount(point)
     if there is not None and there.type == FS_TYPE:
-        raise Busy(f"The volume {there.source} is mounted at {point}.", hint=f"Unmount it: tonfs umount {point}")
+        volume = volume_of(there.source) or there.source
+        raise Busy(f"The volume {volume} is mounted at {point}.", hint=f"Unmount it: tonfs umount {point}")
     try:
         if os.path.islink(point):
             point = os.path.realpath(point)
