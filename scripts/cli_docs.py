@@ -15,23 +15,29 @@ HEAD = """# The command line
 
 Made from the parser by `scripts/cli_docs.py`; do not edit.
 
-Every verb takes `--volume NAME` (before or after it). Listings take `--json`: one object that begins with
-`"schema": "tonfs.<verb>/1"`. Exit codes: 0 done; 1 failed; 2 usage; 3 not found; 4 a needed process is not running;
-5 refused by budget, policy or permission; 6 damaged data found; 7 timed out; 130 interrupted. Every error has a code
-that `tonfs help TF####` explains. In `--json` a byte of a name that is not UTF-8 is a lone surrogate, `\\udcXX`.
+`tonfs [OPTIONS] VERB …`; `--volume` may also stand behind the verbs that name it. Listings take `--json`: one
+object that begins with `"schema": "tonfs.<verb>/1"`; in it a byte of a name that is not UTF-8 is a lone surrogate,
+`\\udcXX`. Exit codes: 0 done; 1 failed; 2 usage; 3 not found; 4 a needed process is not running; 5 refused by budget,
+policy or permission; 6 damaged data found; 7 timed out; 130 interrupted. Every error has a code that
+`tonfs help TF####` explains.
 """
+
+
+def options(command: click.Command, context: click.Context) -> list[str]:
+    out = []
+    for parameter in command.params:
+        if isinstance(parameter, click.Option) and not parameter.hidden and parameter.name != "help":
+            names = ", ".join(parameter.opts)
+            metavar = "" if parameter.is_flag or parameter.count else f" {parameter.make_metavar(context)}"
+            out.append(f"* `{names}{metavar}`: {parameter.help or ''}".rstrip(": "))
+    return out
 
 
 def describe(command: click.Command, path: str) -> list[str]:
     context = click.Context(command, info_name=path)
     usage = " ".join(command.collect_usage_pieces(context))
     out = [f"### `{path} {usage}`".replace(" [OPTIONS]", ""), "", (command.help or "").strip(), ""]
-    for parameter in command.params:
-        if isinstance(parameter, click.Option) and not parameter.hidden and parameter.name != "help":
-            names = ", ".join(parameter.opts)
-            metavar = "" if parameter.is_flag else f" {parameter.make_metavar(context)}"
-            out.append(f"* `{names}{metavar}`: {parameter.help or ''}".rstrip())
-    out.append("")
+    out += [*options(command, context), ""]
     if isinstance(command, click.Group):
         for name in command.list_commands(context):
             below = command.get_command(context, name)
@@ -44,7 +50,7 @@ def page() -> str:
     from tonfs.cli.main import VERBS, root
 
     context = click.Context(root)
-    lines = [HEAD]
+    lines = [HEAD, *options(root, context), ""]
     for verb in VERBS:
         command = root.get_command(context, verb)
         if command is not None:

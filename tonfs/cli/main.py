@@ -64,7 +64,7 @@ class _Root(LazyGroup):
 @click.option("--debug", is_flag=True, help="Show tracebacks.")
 @click.option("-v", "verbose", count=True, help="More log lines.")
 @click.option("--quiet", is_flag=True, help="Only errors.")
-@click.option("--log-format", type=click.Choice(["text", "json"]), default="text")
+@click.option("--log-format", type=click.Choice(["text", "json"]), default="text", help="Of log lines.")
 @click.pass_context
 def root(ctx: click.Context, volume: str | None, debug: bool, verbose: int, quiet: bool, log_format: str) -> None:
     """A file system and sync agent on TON Storage, with an S3 door."""

@@ -85,7 +85,13 @@ def key() -> None:
 
 @key.command("new", help="Make an access key and show its secret, once.")
 @click.option("--bucket", default="", metavar="B", help="The only bucket it opens. Default: all.")
-@click.option("--rights", type=click.Choice(["read", "write", "admin"]), default="admin", show_default=True)
+@click.option(
+    "--rights",
+    type=click.Choice(["read", "write", "admin"]),
+    default="admin",
+    show_default=True,
+    help="What it allows.",
+)
 @json_option
 @volume_option
 @pass_context

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from functools import partial
 from typing import Any
 
@@ -10,6 +11,7 @@ import trio
 from ..control import Handler
 from ..errors import UsageError
 from ..s3shim.keys import AccessKey, KeyStore, Rights
+from ..s3shim.mapping import bucket_visible
 
 
 def shown(key: AccessKey) -> dict[str, Any]:
@@ -34,7 +36,7 @@ class S3Methods:
 
     async def key_new(self, params: dict[str, Any]) -> dict[str, Any]:
         """{bucket, rights} -> {access_key, secret_key, bucket, rights, created}; bucket "" opens all."""
-        bucket, rights = _text(params, "bucket"), Rights.parse(_text(params, "rights"))
+        bucket, rights = _bucket(params) if params.get("bucket") else "", Rights.parse(_text(params, "rights"))
         made = await trio.to_thread.run_sync(partial(self._keys.new, bucket, rights))
         return {**shown(made), "secret_key": made.secret_key.reveal().decode()}
 
@@ -56,7 +58,8 @@ class S3Methods:
         public = params.get("public")
         if not isinstance(public, bool):
             raise UsageError("The parameter 'public' is true or false.")
-        await trio.to_thread.run_sync(self._keys.set_public, _text(params, "bucket"), public)
+        bucket = _bucket(params) if public else _text(params, "bucket")
+        await trio.to_thread.run_sync(self._keys.set_public, bucket, public)
         return {}
 
 
@@ -65,3 +68,12 @@ def _text(params: dict[str, Any], name: str) -> str:
     if not isinstance(value, str):
         raise UsageError(f"The parameter {name!r} is missing or no text.")
     return value
+
+
+def _bucket(params: dict[str, Any]) -> str:
+    name = _text(params, "bucket")
+    if not bucket_visible(os.fsencode(name)):
+        raise UsageError(
+            f"No bucket can be called {name!r}.", hint="A name has 3 to 63 letters, digits, '.', '-' and '_'."
+        )
+    return name

@@ -89,6 +89,15 @@ def test_what_everybody_could_read_is_not_published_without_saying_so(
     assert main.run(["init", "--network", network, "--plain", "--volume", str(tmp_path / "v")]) == 0
 
 
+@pytest.mark.parametrize("words", [["key", "new", "--bucket"], ["public", "add"]])
+def test_what_no_bucket_can_be_called_is_refused(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main.run(["init", "--network", "none"]) == 0
+    for name in ("a/b", "x", ".hidden", "\udcff\udcff\udcff"):
+        assert main.run(["s3", *words, name]) == 2
+        assert "No bucket can be called" in capsys.readouterr().err
+    assert main.run(["s3", *words, "pictures"]) == 0
+
+
 def test_words_that_cannot_be_read_are_told_in_a_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main.run(["init", "--words-file", str(tmp_path / "absent")]) == 3
     assert main.run(["init", "--words-file", str(tmp_path)]) == 2
