@@ -104,16 +104,18 @@ class Files(Syncs):
             flags = node.flags
             if flags & (REMOTE | SEGMENTED) or offset < 0:
                 return -1
+            if flags & CONTENT:
+                try:
+                    whole = self._read_content(node, offset, buffer[:count]) == count
+                except FileNotFoundError:
+                    whole = False
+                except OSError as exc:
+                    raise self._os_error(exc) from exc
+                return count if whole else -1  # lost: `read` knows what to do
             try:
-                if flags & CONTENT:
-                    if self._read_content(node, offset, buffer[:count]) == count:
-                        return count
-                    raise self._lost(node, "the end of its content file")
-            except FileNotFoundError:
-                raise self._lost(node, "its content file") from None
-            except OSError as exc:
-                raise self._os_error(exc) from exc
-            data = self._inline(node)
+                data = self._inline(node)
+            except FsError:
+                return -1
             if offset + count > len(data):
                 return -1
             buffer[:count] = data[offset : offset + count]
@@ -182,6 +184,7 @@ class Files(Syncs):
         if not parts:
             return False
         self.space.require()
+        self._must_be_whole(node)
         blocks = self._blocks(node)
         view = memoryview(data)
         self._begin()

@@ -12,9 +12,10 @@ from typing import Final
 from ..clock import Clock
 from ..errors import FsError, NotFound, Refused
 from ..ids import BagId, Inode, PackId
+from ..log import get_logger
 from . import extents as ext
 from . import segments as seg
-from .api import Change
+from .api import Change, ReadResult
 from .core import locked
 from .node import Node
 from .schema import COVERED, DIRTY, SEGMENTED
@@ -23,6 +24,8 @@ from .uploads import Uploads
 TOLD_FOR: Final = 300 * 10**9
 """Nanoseconds for which the agent's word about the replicas of a pack counts. It repeats it every minute; of one that
 does not run nothing is known."""
+
+log = get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,6 +174,34 @@ class Packs(Uploads):
             raise Refused(f"Files still refer to the bag {bag_id.hex()}.")
         self._sql("DELETE FROM pack WHERE pack = ?", row)
         self._told.pop(bag_id, None)
+
+    # Local copies that the disk has lost -------------------------------------------------------------------------
+
+    def read(self, inode: Inode, offset: int, length: int) -> ReadResult:
+        """See `Namespace.read`. What the disk has lost and proven replicas have is remote from then on."""
+        try:
+            return super().read(inode, offset, length)
+        except FsError as exc:
+            if exc.errno != errno.EIO or not self._let_go_of_lost(inode):
+                raise
+        return super().read(inode, offset, length)
+
+    @locked
+    def _let_go_of_lost(self, inode: Inode) -> bool:
+        """Only when every local byte may be evicted: what came back would lie beside a hole that nobody wrote."""
+        if inode not in self._damaged:
+            return False
+        node = self._node(inode)
+        packs = self.db.execute(
+            "SELECT DISTINCT p.bag_id, p.proven, p.wanted FROM extent e JOIN pack p ON p.pack = e.pack "
+            "WHERE e.inode = ? AND e.local = 1",
+            (inode,),
+        ).fetchall()
+        safe = all(proven >= wanted > 0 and self.told_lately(BagId(bytes(bag))) for bag, proven, wanted in packs)
+        if node.flags & DIRTY or not safe or not self._evict_one(inode, set(), []):
+            return False
+        log.warning("a file's local copy was lost, its replicas are read instead", inode=inode)
+        return True
 
     # Eviction ---------------------------------------------------------------------------------------------------
 

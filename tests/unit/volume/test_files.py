@@ -105,11 +105,11 @@ def test_a_lost_content_file_is_an_error_and_never_zeros(volume: Volume, tmp_pat
     assert read(copy, inode) == b"x" * 50_000
     os.truncate(copy.content.path(inode), 40_000)
     refused(errno.EIO, lambda: copy.read(inode, 0, 50_000))
-    refused(errno.EIO, lambda: copy.read_into(inode, 30_000, memoryview(bytearray(20_000))))
+    assert copy.read_into(inode, 30_000, memoryview(bytearray(20_000))) == -1
     copy.content.forget(inode)
     os.unlink(copy.content.path(inode))
     refused(errno.EIO, lambda: copy.read(inode, 0, 50_000))
-    refused(errno.EIO, lambda: copy.read_into(inode, 0, memoryview(bytearray(100))))
+    assert copy.read_into(inode, 0, memoryview(bytearray(100))) == -1
     copy.db.execute("DELETE FROM inline")
     refused(errno.EIO, lambda: copy.read(small, 0, 1))
     copy.abandon()

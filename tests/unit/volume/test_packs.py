@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import errno
 import os
+import sqlite3
 from pathlib import Path
 
 import pytest
 
-from tests.unit.volume.helpers import Packer, everything
+from tests.unit.volume.helpers import Packer, check, everything
 from tests.unit.volume.test_names import new, refused
 from tonfs.clock import ManualClock
 from tonfs.errors import NotFound, Refused
@@ -19,6 +21,41 @@ def file(volume: Volume, name: bytes, data: bytes) -> Inode:
     inode = new(volume, name).inode
     volume.write(inode, 0, data)
     return inode
+
+
+@pytest.mark.allow_logs
+@pytest.mark.parametrize("kind", ["gone", "short", "inline", "segmented"])
+@pytest.mark.parametrize("proven", [5, 4])
+def test_a_local_copy_that_the_disk_lost_is_read_from_proven_replicas(volume: Volume, kind: str, proven: int) -> None:
+    packer, data = Packer(), b"abc" * 20_000 if kind != "inline" else b"abc"
+    inode = new(volume, b"f").inode
+    volume.write(inode, 0, data)
+    if kind == "segmented":
+        other = volume.stage(0, 0)
+        volume.concat(other, [(inode, 0, len(data))])
+    packer.pack_all(volume, proven)
+    bags = [(bag, proven, 5) for bag in packer.packs]
+    volume.close()
+    if kind == "inline":
+        db = sqlite3.connect(volume.directory / "index.db", isolation_level=None)
+        db.execute("DELETE FROM inline")
+        db.close()
+    elif kind == "gone":
+        volume.content.path(inode).unlink()
+    else:
+        os.truncate(volume.content.path(inode), 1000)
+    again = Volume(volume.directory)
+    assert again.read_into(inode, 0, memoryview(bytearray(100))) == (100 if kind == "short" else -1)
+    refused(errno.EIO, lambda: again.read(inode, 0, len(data)))
+    again.pack_states(bags)  # an agent is at work
+    if proven < 5:
+        refused(errno.EIO, lambda: again.read(inode, 0, len(data)))
+        assert again.damaged(1) == (1, [b"f"])
+    else:
+        assert packer.read(again, inode, 0, len(data)) == data
+        assert again.damaged(1) == (0, [])
+        check(again)
+    again.close()
 
 
 def test_only_files_with_bytes_are_dirty(volume: Volume) -> None:
