@@ -20,10 +20,9 @@ def status(volume: Path, network: str, front: dict[str, Any] | None, agent: dict
         )
     damaged = said_by_front.get("damaged", {})
     if damaged.get("total"):
+        count = "a file" if damaged["total"] == 1 else f"{damaged['total']} files"
         names = [repr(path) for path in damaged["paths"]] + ["…"] * (damaged["total"] > len(damaged["paths"]))
-        text = (
-            f"Bytes of {damaged['total']} files are missing on this disk: {', '.join(names)}. 'tonfs fsck' says more."
-        )
+        text = f"Bytes of {count} are missing on this disk: {', '.join(names)}. 'tonfs fsck' says more."
         problems.append({"code": "TF0006", "text": text})
     if agent is None and network != "none":
         problems.append(

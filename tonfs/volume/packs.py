@@ -88,7 +88,7 @@ class Packs(Uploads):
             (pack,) = self.db.execute("SELECT pack FROM pack WHERE bag_id = ?", (bag_id,)).fetchone()
             for item in files:
                 node = self._unchanged(item.inode, item.version)
-                if node is None or not self._is_whole(node):
+                if node is None:
                     stale.append(item.inode)
                 else:
                     self._cover(node, pack, item.ranges)
@@ -126,8 +126,11 @@ class Packs(Uploads):
         self._touch(node, times=False)
 
     def _cover_holes(self, node: Node) -> None:
-        """Uncovered ranges without data become zeros; ranges with data stay dirty."""
-        for low, high in list(ext.gaps(ext.overlapping(self.index, node.inode, 0, node.size), 0, node.size)):
+        """Uncovered ranges without data become zeros; ranges with data stay dirty, and all do when some were lost."""
+        gaps = list(ext.gaps(ext.overlapping(self.index, node.inode, 0, node.size), 0, node.size))
+        if gaps and not self._is_whole(node):
+            return
+        for low, high in gaps:
             data = self._data_ranges(node, low, high)
             holes = ext.gaps((ext.Extent(at, length, None, 0, True) for at, length in data), low, high)
             zeros = [ext.Extent(start, end - start, None, 0, True) for start, end in holes]
@@ -139,7 +142,7 @@ class Packs(Uploads):
     def cover_zeros(self, inode: Inode, version: int) -> bool:
         """A dirty file without a byte of data needs no pack. False when it changed or has data after all."""
         node = self._unchanged(inode, version)
-        if node is None or not self._is_whole(node):
+        if node is None:
             return False
         with self._atomic():
             self._begin()

@@ -16,7 +16,7 @@ def test_files_that_lost_bytes_are_a_problem_with_names() -> None:
     assert problems(damaged={"total": 0, "paths": []}) == []
     ((code, text),) = problems(damaged={"total": 1, "paths": ["dir/a b"]})
     assert code == "TF0006"
-    assert text.startswith("Bytes of 1 files are missing on this disk: 'dir/a b'. ")
+    assert text.startswith("Bytes of a file are missing on this disk: 'dir/a b'. ")
     ((_, text),) = problems(damaged={"total": 5, "paths": ["a", "b\udcff"]})
     assert "5 files" in text
     assert "'a', 'b\\udcff', …" in text
