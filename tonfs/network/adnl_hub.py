@@ -200,6 +200,8 @@ class Hub:
         self.answer_budget = Budget(ANSWER_BUDGET)
         self.stats = Stats()
         self.incoming: list[Incoming] = []
+        self.round_trip = 0.0
+        """Seconds to the peer that was heard last and back; 0: not known."""
         self._locals: dict[bytes, Local] = {}
         self._channels: dict[bytes, Pair] = {}
         self._touched: set[Pair] = set()
@@ -330,6 +332,7 @@ class Hub:
             try:
                 if pair is not None:
                     self._touched.add(pair)
+                    self.round_trip = pair.rldp.out.congestion.srtt
                     before = at
                     at, bad = pair.peer.receive_train(buffer, at, size, step, source, now)
                     stats.bad += bad
@@ -419,22 +422,26 @@ class Hub:
                 for train, address in elsewhere:
                     yield [train], address
             deadline = pair.next_deadline()
-            if deadline < pair.timer_at:
+            if deadline != pair.timer_at:
                 pair.timer_at = deadline
-                self._timer_count += 1
-                heapq.heappush(self._timers, (deadline, self._timer_count, pair))
+                if deadline < NEVER:
+                    self._timer_count += 1
+                    heapq.heappush(self._timers, (deadline, self._timer_count, pair))
 
     # Time.
 
     def next_deadline(self) -> float:
         """When `on_timer` should be called; infinity if never."""
-        return min(self._timers[0][0] if self._timers else NEVER, self._sweep_at)
+        timers = self._timers
+        while timers and timers[0][0] != timers[0][2].timer_at:
+            heapq.heappop(timers)  # it was put off
+        return min(timers[0][0] if timers else NEVER, self._sweep_at)
 
     def on_timer(self, now: float) -> None:
         while self._timers and self._timers[0][0] <= now:
             deadline, _, pair = heapq.heappop(self._timers)
             if deadline != pair.timer_at:
-                continue  # an earlier entry of the same pair took over, or the pair is gone
+                continue  # another entry of the same pair took over, or the pair is gone
             pair.timer_at = NEVER
             try:
                 pair.on_timer(now)

@@ -89,7 +89,7 @@ class Congestion:
     @property
     def tail(self) -> float:
         """When to repeat the last symbol if nobody said that all is there."""
-        return min(FIRST_RTT, 1.1 * self.srtt + 0.003) if self.srtt else FIRST_RTT
+        return 1.25 * self.srtt + 0.003 if self.srtt else FIRST_RTT
 
     def on_sent(self, count: int, now: float) -> Sent:
         if self.in_flight == 0:

@@ -34,8 +34,12 @@ log = get_logger(__name__)
 BATCH: Final = 128
 """Datagrams read before answers go out and other tasks get a turn."""
 GATHER: Final = 0.001
-"""Seconds to let more datagrams come while bulk trickles in one by one: a wake-up costs as much as ten of them."""
+GATHER_MAX: Final = 0.004
+"""Seconds to let more datagrams come while bulk trickles in one by one: a wake-up costs as much as ten of them. Longer
+where they were long under way, at most `GATHER_SHARE` of the round trip."""
+GATHER_SHARE: Final = 1 / 16
 FEW: Final = 16
+"""Datagrams in a wake-up, and in each millisecond of gathering, from which it does not trickle."""
 TRICKLE: Final = 2_000_000
 """Bytes per second from which it is bulk."""
 MAX_HANDLERS: Final = 1024
@@ -208,8 +212,8 @@ class AdnlNode:
         self._nursery: trio.Nursery | None = None
         self._bound: UdpAddress = listen
         self._address_bytes = b""
-        self._timer_at = float("inf")
-        self._timer_wake = trio.Event()
+        self._timer = trio.CancelScope()
+        """Its deadline is that of the hub's timers."""
         self._handlers = 0
         self._endpoints: dict[bytes, NodeEndpoint] = {}
         self.hub = Hub(clock, lambda: self._address_bytes, reach or reach_of(listen[0], announce_ip), upload)
@@ -256,11 +260,12 @@ class AdnlNode:
                     self._socket = self._nursery = None
 
     async def _receive_loop(self, sock: UdpSocket) -> None:
-        hub, trickles, before = self.hub, False, trio.current_time()
+        hub, gather, before = self.hub, 0.0, trio.current_time()
         while True:
-            await trio.lowlevel.wait_readable(sock.sock)
-            if trickles:
-                await trio.sleep(GATHER)
+            if gather:
+                await trio.sleep(gather)
+            else:
+                await trio.lowlevel.wait_readable(sock.sock)
             now = trio.current_time()
             count, known = 0, hub.stats.bytes_in
             while (count < BATCH or sock.waiting) and (arrived := sock.receive(join=count < BATCH)) is not None:
@@ -270,7 +275,11 @@ class AdnlNode:
                     size = self._thin_out(sock.buffer, size, step)
                 if size:
                     hub.receive_train(sock.buffer, size, step, source, now)
-            trickles = count < FEW and hub.stats.bytes_in - known > TRICKLE * (now - before)
+            few = 0 < count < FEW * max(1.0, gather / GATHER)
+            if few and hub.stats.bytes_in - known > TRICKLE * (now - before):
+                gather = min(GATHER_MAX, max(GATHER, hub.round_trip * GATHER_SHARE))
+            else:
+                gather = 0.0
             before = now
             if hub.next_deadline() <= now:
                 hub.on_timer(now)
@@ -299,10 +308,8 @@ class AdnlNode:
 
     async def _timer_loop(self) -> None:
         while True:
-            self._timer_at = self.hub.next_deadline()
-            with trio.move_on_at(self._timer_at):
-                await self._timer_wake.wait()
-                self._timer_wake = trio.Event()
+            with trio.CancelScope(deadline=self.hub.next_deadline()) as self._timer:
+                await trio.sleep_forever()
             now = trio.current_time()
             if self.hub.next_deadline() <= now:
                 self.hub.on_timer(now)
@@ -318,9 +325,7 @@ class AdnlNode:
             if not self.hub.incoming:
                 break
             self._start_handlers()
-        if self.hub.next_deadline() < self._timer_at:
-            self._timer_at = self.hub.next_deadline()
-            self._timer_wake.set()
+        self._timer.deadline = self.hub.next_deadline()
 
     def _transmit(self, trains: list[Train], address: UdpAddress) -> None:
         sock, stats = self._socket, self.hub.stats

@@ -36,6 +36,10 @@ DONE_COST: Final = 550
 """Bytes that the note of a finished transfer takes."""
 ANSWER_LIFE: Final = 60.0
 CONFIRM_DELAY: Final = 0.002
+"""Seconds until few symbols are confirmed, and a query of which no answer came yet."""
+FLOW_DELAY: Final = 0.008
+FLOW_SHARE: Final = 1 / 8
+"""The same while many come in a row, at most this share of the round trip: the next ones make it full sooner."""
 COMPLETE_EVERY: Final = 0.01
 NUDGE_AFTER: Final = 1.5
 """Seconds of silence of a peer that has our query, after which it is asked whether it still lives."""
@@ -70,10 +74,12 @@ class RldpLink:
         self._done: OrderedDict[bytes, list[float]] = OrderedDict()
         self._waiting: dict[bytes, Waiting] = {}
         self._sinks: dict[Sink, tuple[Inbound, PartReceiver]] = {}
-        self._unconfirmed: set[Sink] = set()
+        self._unconfirmed: dict[Sink, float] = {}
+        """Sinks with symbols to be confirmed, and when."""
+        self._flows_until = 0.0
         self._completes: dict[bytes, int] = {}
         """Queries that arrived whole: `complete` waits a moment for the answer, which says the same."""
-        self._confirm_at = NEVER
+        self._complete_at = NEVER
         self._sweep_at = NEVER
         self._heard = 0.0
         self._unexpected = 0
@@ -117,12 +123,17 @@ class RldpLink:
         if not self.out.take_room(len(data)):
             return
         message = tl.Writer(tl.RLDP_ANSWER).int256(query.query_id).bytes_(data).done()
-        self._completes.pop(query.transfer_id, None)
-        self._start(answer_id(query.transfer_id), message, query.deadline, now, held=len(data))
+        begun = self._start(answer_id(query.transfer_id), message, query.deadline, now, held=len(data))
+        part = self._completes.pop(query.transfer_id, None)
+        if part is not None and not begun:
+            self._send(rldp2.pack_complete(query.transfer_id, part), now)
+        if not self._completes:
+            self._complete_at = NEVER
 
-    def _start(self, transfer_id: bytes, message: bytes, deadline: float, now: float, held: int = 0) -> None:
+    def _start(self, transfer_id: bytes, message: bytes, deadline: float, now: float, held: int = 0) -> bool:
+        """See `Sender.start`."""
         self._sweep_at = min(self._sweep_at, now + 1)
-        self.out.start(transfer_id, message, deadline, now, held)
+        return self.out.start(transfer_id, message, deadline, now, held)
 
     def on_reset(self, now: float) -> None:
         """The peer began a new life: what was half way is void, unanswered queries go out again."""
@@ -164,19 +175,23 @@ class RldpLink:
         self._heard = now
         for ack in opened.acks:
             self.out.on_confirm(rldp2.parse_confirm(ack), now)
+        if opened.sealed:
+            self._flows_until = now + FLOW_DELAY * 4
         for sink in opened.touched:
+            if opened.sealed or not sink.unconfirmed:
+                self._unconfirmed.pop(sink, None)
             if sink.unconfirmed:
                 self._confirm_soon(sink, now)
-            else:
-                self._unconfirmed.discard(sink)
         if opened.done is not None and opened.done in self._sinks:
             inbound, receiver = self._sinks[opened.done]
             receiver.decoder.settle()
             self._after_symbol(inbound, receiver, now)
 
     def _confirm_soon(self, sink: Sink, now: float) -> None:
-        self._unconfirmed.add(sink)
-        self._confirm_at = min(self._confirm_at, now + CONFIRM_DELAY)
+        delay = CONFIRM_DELAY
+        if now < self._flows_until:
+            delay = max(delay, min(FLOW_DELAY, self.out.congestion.srtt * FLOW_SHARE))
+        self._unconfirmed.setdefault(sink, now + delay)
 
     def _on_part(self, message: rldp2.MessagePart, key: bytes, now: float) -> None:
         transfer_id = message.transfer_id
@@ -200,7 +215,7 @@ class RldpLink:
             self._port.watch(receiver.sink)
         at_once = receiver.receive(message.seqno, message.symbol)
         if at_once and receiver.decoder.data is None:
-            self._unconfirmed.discard(receiver.sink)
+            self._unconfirmed.pop(receiver.sink, None)
             self._send(receiver.sink.confirm(), now)
         elif receiver.decoder.data is None:
             self._confirm_soon(receiver.sink, now)
@@ -219,14 +234,14 @@ class RldpLink:
             self._send(rldp2.pack_complete(transfer_id, receiver.number), now)
         else:
             self._completes[transfer_id] = receiver.number
-            self._confirm_at = min(self._confirm_at, now + CONFIRM_DELAY)
+            self._complete_at = min(self._complete_at, now + CONFIRM_DELAY)
         if whole is not None:
             self._drop_inbound(transfer_id)
             self._remember(transfer_id, now)
             self._on_whole(inbound, whole, now)
 
     def _forget_sink(self, receiver: PartReceiver) -> None:
-        self._unconfirmed.discard(receiver.sink)
+        self._unconfirmed.pop(receiver.sink, None)
         if self._sinks.pop(receiver.sink, None) is not None:
             self._port.unwatch(receiver.sink)
 
@@ -313,14 +328,15 @@ class RldpLink:
 
     def next_deadline(self) -> float:
         """When `on_timer` has something to do; infinity if never."""
-        return min(self._confirm_at, self._sweep_at, self.out.next_deadline())
+        confirm_at = min(self._unconfirmed.values(), default=NEVER)
+        return min(confirm_at, self._complete_at, self._sweep_at, self.out.next_deadline())
 
     def on_timer(self, now: float) -> None:
-        if self._confirm_at <= now:
-            self._confirm_at = NEVER
-            for sink in self._unconfirmed:
-                self._send(sink.confirm(), now)
-            self._unconfirmed.clear()
+        for sink in [sink for sink, due in self._unconfirmed.items() if due <= now]:
+            del self._unconfirmed[sink]
+            self._send(sink.confirm(), now)
+        if self._complete_at <= now:
+            self._complete_at = NEVER
             for transfer_id, part in self._completes.items():
                 self._send(rldp2.pack_complete(transfer_id, part), now)
             self._completes.clear()

@@ -76,10 +76,13 @@ class Sender:
         self._answer_bytes += size
         return True
 
-    def start(self, transfer_id: bytes, message: bytes, deadline: float, now: float, held: int) -> None:
-        """Send this message. `held`: bytes of an answer that `take_room` was asked for; 0 for a query."""
-        self.transfers[transfer_id] = self._hungry[transfer_id] = Outbound(transfer_id, message, deadline, held, now)
+    def start(self, transfer_id: bytes, message: bytes, deadline: float, now: float, held: int) -> bool:
+        """Send this message; False while others come first. `held`: bytes of an answer that `take_room` was asked for;
+        0 for a query."""
+        outbound = Outbound(transfer_id, message, deadline, held, now)
+        self.transfers[transfer_id] = self._hungry[transfer_id] = outbound
         self.pump(now)
+        return outbound.part.next_esi > 0
 
     def drop(self, transfer_id: bytes) -> None:
         outbound = self.transfers.pop(transfer_id, None)

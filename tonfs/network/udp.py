@@ -21,7 +21,7 @@ UDP_SEGMENT: Final = 103
 UDP_GRO: Final = 104
 MAX_RUN: Final = 64
 MAX_RUN_BYTES: Final = 65_000
-JOIN: Final = 16 << 10
+JOIN: Final = 32 << 10
 _LONGEST: Final = 1 << 16
 # Plain numbers: an operation on an enum's member costs as much as ten on these.
 _UDP: Final = int(socket.IPPROTO_UDP)

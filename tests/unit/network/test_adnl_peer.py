@@ -56,6 +56,22 @@ def test_after_the_first_exchange_everything_goes_through_the_channel() -> None:
     assert max(map(len, heads)) <= wire.MAX_DATAGRAM
 
 
+def test_a_timer_that_was_put_off_wakes_nobody() -> None:
+    net = SimNet()
+    a, b = echo(net)
+    net.ask(a, b, b"first")
+    net.run(0.5)
+    before = a.hub.next_deadline()
+    a.pair(b).peer.query(bytes(32), b"x", lambda answer: None, net.time)
+    a.hub.touch(a.pair(b))
+    a.flush()
+    assert a.hub.next_deadline() < before
+    a.pair(b).peer.cancel(bytes(32))
+    a.hub.touch(a.pair(b))
+    a.flush()
+    assert a.hub.next_deadline() == before
+
+
 def test_both_sides_may_begin_at_once() -> None:
     net = SimNet(delay=0.02)
     a, b = echo(net)

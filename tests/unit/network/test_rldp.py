@@ -13,8 +13,9 @@ from tests.fakes.simnet import SimNet, SimNode
 from tonfs.clock import ManualClock
 from tonfs.errors import BadPacket, UsageError
 from tonfs.network import congestion, rldp2, rldp_link, rldp_sender, tl
+from tonfs.network.api import UdpAddress
 from tonfs.network.fec import SYMBOL, PartDecoder, SymbolSource
-from tonfs.network.lane import SPARE, Sink
+from tonfs.network.lane import PART_DATAGRAM, SPARE, Kind, Opened, Sink
 from tonfs.network.memory_pool import Account, Pool
 from tonfs.network.rldp_link import RldpLink
 from tonfs.network.rldp_transfer import Budget, RldpQuery, answer_id, room_of
@@ -384,6 +385,69 @@ def test_finished_transfers_are_remembered_long_enough_and_not_for_ever() -> Non
     assert len(bench.queries) == 300
     bench.link.on_custom(part_message(b"\7" * 32, rldp_query(b"x"), 0), 60.0)
     assert len(bench.link._done) == 1
+
+
+def test_a_query_whose_answer_waits_for_its_turn_is_complete_at_once() -> None:
+    """Else whoever asked takes it for lost after a round trip, and sends it again."""
+    bench = Bench()
+    for number in range(2):
+        bench.link.on_custom(part_message(bytes([number]) * 32, rldp_query(b"get"), 0), 1.0)
+        bench.link.answer(bench.queries[number], bytes(200_000), 1.0)
+    first, *rest = bench.take()
+    assert isinstance(first, rldp2.MessagePart)
+    assert rest[-1] == rldp2.Complete(b"\1" * 32, 0)
+    assert {one.transfer_id for one in rest[:-1] if isinstance(one, rldp2.MessagePart)} == {answer_id(bytes(32))}
+    assert bench.link.next_deadline() > 1.0 + rldp_link.CONFIRM_DELAY, "nothing is left to be said"
+
+
+def test_over_a_long_way_nothing_is_asked_for_twice_that_is_on_its_way() -> None:
+    net = SimNet(delay=0.06)
+    a, b = net.node(1), net.node(2)
+    b.handler = lambda data: bytes(131_772)
+    sent, parts = {a.address: 0, b.address: 0}, []
+
+    def watch(datagram: bytes, source: UdpAddress, target: UdpAddress) -> None:
+        sent[source] += len(datagram) == PART_DATAGRAM
+
+    pair = a.pair(b)
+    for turn in range(2):  # the first ones learn how long the way is
+        net.on_wire = watch if turn else lambda *_: None
+        for number in range(10):
+            pair.rldp.query(b"piece%d" % number, 1 << 18, 60, parts.append, net.time)
+        a.hub.touch(pair)
+        assert net.run(30, lambda turn=turn: len(parts) == 10 * (turn + 1))  # type: ignore[misc]
+        net.run(1)
+    assert sent == {a.address: 10, b.address: 10 * 172}
+
+
+class Flow(Bench):
+    """A link whose sinks are filled by the lane, as trains do."""
+
+    def train(self, sink: Sink, first: int, end: int, now: float) -> None:
+        sealed = b""
+        for esi in range(first, end):
+            sink.put(esi, bytes(SYMBOL))
+            if sink.due:
+                sealed += sink.confirm()
+        self.link.on_opened(Opened(0, Kind.END, b"", end - first, 0, 0, None, [sink], sealed, []), now)
+
+
+def test_while_symbols_come_in_a_row_the_last_few_wait_for_the_next_ones() -> None:
+    bench = Flow()
+    bench.link.out.congestion.srtt = 0.05
+    bench.link.on_custom(part_message(b"\1" * 32, bytes(60_000), 0), 1.0)
+    (sink,) = bench.link._sinks
+    assert bench.link.next_deadline() == 1.0 + rldp_link.CONFIRM_DELAY
+    bench.train(sink, 1, 40, 1.001)
+    assert bench.link.next_deadline() == 1.001 + 0.05 / 8
+    bench.take()
+    bench.train(sink, 40, 66, 1.004)
+    assert bench.link.next_deadline() == 1.004 + 0.05 / 8
+    bench.link.on_timer(1.004 + 0.05 / 8)
+    assert next(one for one in bench.take() if isinstance(one, rldp2.Confirm)).max_seqno == 66
+    assert bench.link.next_deadline() > 1.5
+    bench.train(sink, 66, 70, 1.4)
+    assert bench.link.next_deadline() == 1.4 + rldp_link.CONFIRM_DELAY
 
 
 def test_a_peer_that_never_confirms_gets_few_probes() -> None:
