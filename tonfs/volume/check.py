@@ -92,6 +92,20 @@ def show(name: object) -> str:
     return repr(os.fsdecode(name) if isinstance(name, bytes) else name)
 
 
+def who(db: sqlite3.Connection, inode: int) -> str:
+    """An inode for a person: its number and one of its paths, as far as a damaged index leads."""
+    parts: list[bytes] = []
+    at, seen = inode, set[int]()
+    while at != ROOT and at not in seen:
+        seen.add(at)
+        row = db.execute("SELECT parent, key FROM name WHERE inode = ? LIMIT 1", (at,)).fetchone()
+        if row is None or not isinstance(row[1], bytes):
+            return f"inode {inode}"
+        at = row[0]
+        parts.append(row[1].rstrip(b"/"))
+    return f"inode {inode} ({show(b'/'.join(reversed(parts)))})"
+
+
 def _sqlite(db: sqlite3.Connection) -> Iterator[Finding]:
     try:
         said = [text for (text,) in db.execute("PRAGMA integrity_check(20)") if text != "ok"]

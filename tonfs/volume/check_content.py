@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any, Final
 
 from ..ids import Inode
-from .check import FILE, Finding, Fix, Progress
+from .check import FILE, Finding, Fix, Progress, who
 from .content import ContentStore
 from .schema import CONTENT, COVERED, DIRTY, INLINE, SEGMENTED, WINDOW_SIZE
 
 _EVERY: Final = 4096
 PLACES: Final = CONTENT | INLINE | SEGMENTED
 _FETCH: Final = "fetch the missing bytes from their packs when they are read"
+_REPLACE: Final = "Bring the file back from elsewhere, or remove it."
 
 
 class ContentCheck:
@@ -72,7 +73,7 @@ class ContentCheck:
         what = "is missing" if length is None else f"has only {length} bytes"
         fix = Fix("make_remote", (inode, length or 0), _FETCH)
         missing = size - (length or 0) if cut else 0
-        return self._lost(inode, flags, f"The content file of inode {inode} {what}", fix, missing)
+        return self._lost(inode, flags, f"The content file of {who(self._db, inode)} {what}", fix, missing)
 
     def _lost(self, inode: int, flags: int, text: str, fix: Fix, cut: int = 0) -> Finding:
         """Local bytes that are not there: packs may have them, or nobody. `cut`: how many were never promised."""
@@ -83,9 +84,9 @@ class ContentCheck:
                     f"; it was being written at a crash, and the next mount cuts the {cut} bytes that no fsync kept."
                 )
                 return Finding("content-short", text, harmless=True)
-            return Finding("content-lost", f"{text}; bytes that no pack has are lost.")
+            return Finding("content-lost", f"{text}; bytes that no pack has are lost. {_REPLACE}")
         if not flags & COVERED:
-            return Finding("content-lost", f"{text}.")
+            return Finding("content-lost", f"{text}. {_REPLACE}")
         return Finding("content-lost", f"{text}; its packs have the bytes.", fix)
 
     def _without_place(self) -> Iterator[Finding]:
@@ -125,7 +126,7 @@ class ContentCheck:
                 yield Finding("segments", f"The segments of inode {inode} do not fit into it.")
             elif inode not in bad and there < place + length:
                 bad.add(inode)
-                text = f"Inode {inode}: its content file {blob} has {there} bytes of {place + length}"
+                text = f"Content file {blob} of {who(self._db, inode)} has {there} bytes of {place + length}"
                 kept = offset + max(0, there - place)
                 missing = size - kept if self._may_be_cut(version, kept, safe) else 0
                 yield self._lost(inode, flags, text, Fix("make_all_remote", (inode,), _FETCH), missing)
@@ -135,7 +136,7 @@ class ContentCheck:
         for inode, flags in self._db.execute(
             f"SELECT inode, flags FROM inode WHERE flags & {INLINE} AND inode NOT IN (SELECT inode FROM inline)"
         ):
-            text = f"The bytes of inode {inode} are missing in the index"
+            text = f"The bytes of {who(self._db, inode)} are missing in the index"
             yield self._lost(inode, flags, text, Fix("make_all_remote", (inode,), _FETCH))
         for inode, size, length in self._db.execute(
             "SELECT n.inode, i.size, length(n.data) FROM inline n JOIN inode i ON i.inode = n.inode "

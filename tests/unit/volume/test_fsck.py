@@ -348,6 +348,20 @@ def test_a_wrong_manifest_of_evicted_files_is_said_with_what_helps(
     assert "tonfs fetch" in finding.text
 
 
+def test_a_file_that_lost_its_bytes_is_named(world: World) -> None:
+    lose(world, what="fresh")
+    (finding,) = world.fsck(repair=True).damage
+    assert f"inode {world.fresh} ('" in finding.text
+    assert "fresh')" in finding.text
+    assert finding.text.endswith("or remove it.")
+    world.sql(  # a ring of directories above it
+        f"DELETE FROM name WHERE inode = {world.fresh} AND parent = 1",
+        f"UPDATE name SET parent = {world.sub} WHERE inode = {world.dir}",
+    )
+    (text,) = (one.text for one in world.fsck().damage if one.kind == "content-lost")
+    assert f"inode {world.fresh} ('d/sub/again')" in text
+
+
 @pytest.mark.parametrize("gone", [True, False])
 def test_evicted_bytes_whose_replicas_are_not_known_to_be_there_may_be_found_by_an_audit(
     world: World, gone: bool
