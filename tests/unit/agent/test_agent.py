@@ -10,8 +10,8 @@ import trio
 from trio.testing import MockClock
 
 from tests.fakes.agent_world import World, agent_world, noise
-from tonfs.agent import fetcher
-from tonfs.agent.placement import State
+from tonfs.agent import fetcher, local
+from tonfs.agent.placement import Event, State
 from tonfs.chain.api import AccountState
 from tonfs.chain.messages import absent_account
 from tonfs.errors import NotFound
@@ -182,6 +182,63 @@ async def test_a_pack_that_is_still_in_use_is_never_closed(tmp_path: Path, autoj
         assert len(world.placements(State.ACTIVE)) == 3
 
 
+async def test_a_proof_that_our_contract_could_not_pay_for_is_nobodys_failure(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    async with agent_world(tmp_path) as world, world.running() as agent:
+        bag = await filled(world)
+        agent.paused = True  # nobody tops it up
+        for _ in range(7):
+            world.chain.advance(86_400)
+            await trio.sleep(60.0)
+        contract = await world.contract(bag)
+        assert all(contract.available < contract.bounty(key) for key in contract.providers)
+        world.chain.advance(2 * 86_400)
+        await trio.sleep(600.0)
+        assert len(world.placements(State.ACTIVE)) == 3
+        assert not any(info.failures for info in agent.store.providers().values())
+
+
+async def test_while_we_are_offline_no_fresh_provider_is_given_up(tmp_path: Path, autojump_clock: MockClock) -> None:
+    async with agent_world(tmp_path) as world, world.running() as agent:
+        for provider in world.providers:
+            provider.fault = "lazy"
+        world.front.write(1, noise(50_000))
+        await world.until(lambda: len(world.placements(State.FUNDING)) == 3)
+        world.net.offline = True
+        await trio.sleep(2 * world.settings.policy.replica.start_deadline)
+        assert len(world.placements(State.FUNDING)) == len(world.placements()) == 3
+        assert not any(info.failures for info in agent.store.providers().values())
+
+
+async def test_a_dead_pack_that_a_file_needs_again_lives_on_with_its_contract_and_data(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    async with agent_world(tmp_path) as world, world.running() as agent:
+        bag = await filled(world)
+        agent.store.set_bag_state(bag, "closing")  # it had no live byte for a moment
+        await trio.sleep(60.0)
+        row = agent.store.bag(bag)
+        assert row is not None
+        assert row.state == "live"
+        assert not agent.store.receipts()
+        assert len((await world.contract(bag)).providers) == 3
+        assert (tmp_path / "packs" / bag.hex() / "files" / "pack" / "data").exists()
+
+
+async def test_a_damaged_pack_is_moved_aside_and_not_deleted(tmp_path: Path, autojump_clock: MockClock) -> None:
+    async with agent_world(tmp_path) as world, world.running() as agent:
+        bag = await filled(world)
+        row = agent.store.bag(bag)
+        assert row is not None
+        directory = tmp_path / "packs" / bag.hex()
+        (directory / "bag.json").write_text("{", encoding="ascii")
+        with local.opened(row, directory) as stored:
+            assert stored.have_count == 0
+        (aside,) = (tmp_path / "packs").glob("*.damaged-*")
+        assert (aside / "files" / "pack" / "data").exists()
+
+
 async def test_what_directories_say_about_replicas_counts_more_than_the_volume(
     tmp_path: Path, autojump_clock: MockClock
 ) -> None:
@@ -330,6 +387,10 @@ async def test_the_last_providers_that_may_have_evicted_data_are_never_given_up(
         assert len(world.placements()) == 3
         assert {p.provider for p in world.placements(State.SUSPECT)} == {p.provider for p in hired}
         assert set((await world.contract(bag)).providers) == {p.provider for p in hired}
+        condemned = hired[0].provider  # while there was still another copy, say
+        agent.store.event(bag, condemned, Event.CONDEMN, world.clock.now())
+        await trio.sleep(120.0)
+        assert condemned in (await world.contract(bag)).providers
         for placement in hired:
             world.provider(placement.provider).fault = ""
         await world.until(lambda: len(world.placements(State.ACTIVE)) == 5)
