@@ -35,8 +35,8 @@ class Attributes(Replies):
         self.show_again: Callable[[Inode], Awaitable[None]] = _no_kernel
         """The kernel does not show the attributes that it remembers any more; the mount knows how."""
 
-    def agree(self, killpriv: bool) -> None:
-        """What the kernel and we agreed on."""
+    def agree(self, fd: int, killpriv: bool) -> None:
+        """What the kernel, at this descriptor, and we agreed on."""
         self.clears_set_id = killpriv
 
     @answer

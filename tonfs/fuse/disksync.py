@@ -8,12 +8,14 @@ Those who want the same descriptor synced while that is under way share the next
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import os
 import platform
+import select
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import trio
@@ -24,6 +26,8 @@ log = get_logger(__name__)
 
 DEPTH: Final = 256
 """Operations that may be under way; more wait for room in threads."""
+PATIENCE: Final = 1
+"""Milliseconds; a disk that takes longer is waited for by the scheduler."""
 _NUMBERS: Final = {"x86_64": (206, 207, 208, 209), "aarch64": (0, 1, 4, 2)}
 """io_setup, io_destroy, io_getevents, io_submit."""
 _FDSYNC: Final = 3
@@ -86,10 +90,13 @@ class DiskSync:
         self._under_way: dict[int, _Sync] = {}
         self._by_fd: dict[int, _Sync] = {}
         self._next: dict[int, _Sync] = {}
+        self._look: Callable[[int], list[tuple[int, int]]] | None = None
+        self._others = -1
 
-    @property
-    def busy(self) -> bool:
-        return bool(self._under_way)
+    def wait_beside(self, fd: int) -> None:
+        """Most syncs are over before anybody asks for anything else: wait for them on the spot, for `PATIENCE`, unless
+        something can be read from this descriptor. That costs no pass through the scheduler."""
+        self._others = fd
 
     async def fdatasync(self, fds: Sequence[int]) -> None:
         """All of them, side by side. Raises OSError, the first one's; nothing is under way any more then."""
@@ -98,6 +105,7 @@ class DiskSync:
             return
         failed = 0
         syncs = [self._ask(fd) for fd in fds]
+        self._wait_here(syncs)
         with trio.CancelScope(shield=True):  # who asked closes the descriptors next
             for sync in syncs:
                 if not sync.done.is_set():
@@ -107,6 +115,18 @@ class DiskSync:
             await trio.to_thread.run_sync(_one_by_one, fds)
         elif failed:
             raise OSError(failed, os.strerror(failed))
+
+    def _wait_here(self, syncs: list[_Sync]) -> None:
+        if self._look is None and self._others >= 0 and self._aio is not None:
+            asker = select.poll()
+            asker.register(self._aio.eventfd, select.POLLIN)
+            asker.register(self._others, select.POLLIN)
+            self._look = asker.poll
+        while self._look is not None and not all(sync.done.is_set() for sync in syncs):
+            ready = self._look(PATIENCE)
+            if not ready or any(fd == self._others for fd, _ in ready):
+                return
+            self._collect()
 
     def _ask(self, fd: int) -> _Sync:
         if fd in self._by_fd:
@@ -153,13 +173,18 @@ class DiskSync:
             with trio.CancelScope(shield=True):
                 while self._under_way:
                     await self._serve(aio)
-            self._aio = None
+            self._aio = self._look = None
             aio.close()
 
     async def _serve(self, aio: _Aio) -> None:
         await trio.lowlevel.wait_readable(aio.eventfd)
-        os.eventfd_read(aio.eventfd)
-        for number, error in aio.ended():
+        self._collect()
+
+    def _collect(self) -> None:
+        assert self._aio is not None
+        with contextlib.suppress(BlockingIOError):  # somebody was faster
+            os.eventfd_read(self._aio.eventfd)
+        for number, error in self._aio.ended():
             self._finish(number, error)
 
 

@@ -49,6 +49,10 @@ class Handlers(Listings):
         """The kernel asks for the attributes of an inode again, at once; only while a request keeps the inode in the
         kernel, or it might wait for other answers."""
 
+    def agree(self, fd: int, killpriv: bool) -> None:
+        super().agree(fd, killpriv)
+        self.disk.wait_beside(fd)
+
     def _opened(self, inode: Inode, flags: int) -> Any:
         """The inode is held already."""
         self._opens[inode] = self._opens.get(inode, 0) + 1

@@ -52,9 +52,10 @@ def with_flag(request: bytes, reply: bytes) -> bytes:
 
 
 class Handshake:
-    """Stands before the loop's own `wait_readable` until the exchange is over. `agreed` is told what came of it."""
+    """Stands before the loop's own `wait_readable` until the exchange is over. `agreed` is told the descriptor, and
+    whether the flag was taken."""
 
-    def __init__(self, then: WaitReadable, agreed: Callable[[bool], None]) -> None:
+    def __init__(self, then: WaitReadable, agreed: Callable[[int, bool], None]) -> None:
         self._then = then
         self._agreed = agreed
         self._request = b""
@@ -96,10 +97,10 @@ class Handshake:
         os.close(self._kernel)
         changed = with_flag(self._request, reply)
         os.write(fd, changed)
-        self._agreed(changed != reply)
+        self._agreed(fd, changed != reply)
 
 
-def shake_hands(gate: Gate, agreed: Callable[[bool], None]) -> None:
+def shake_hands(gate: Gate, agreed: Callable[[int, bool], None]) -> None:
     """After `install(gate)`: the exchange is the first that goes through its `wait_readable`, then the way is free."""
     lowlevel = pyfuse3.__dict__["trio"].lowlevel
 

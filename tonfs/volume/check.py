@@ -7,6 +7,7 @@ check sees one snapshot of an index that nobody else has open.
 from __future__ import annotations
 
 import collections
+import contextlib
 import itertools
 import os
 import sqlite3
@@ -17,7 +18,7 @@ from typing import Any, Final
 
 from ..errors import Damaged, NotFound, Refused, UsageError
 from ..system import from_sqlite
-from . import schema
+from . import journal, schema
 from .api import ROOT
 from .schema import ATTACHED, COVERED, DIRTY, INLINE, RECORD, REMOTE, SEGMENTED, XATTRS
 
@@ -52,7 +53,8 @@ class Finding:
 
 
 def open_index(volume: Path) -> sqlite3.Connection:
-    """The index to read, never to write. Raises NotFound, UsageError (older index), Damaged."""
+    """The index to read; only what a crash left in the journal is brought in before. Raises NotFound, UsageError (older
+    index), Damaged."""
     path = volume / schema.INDEX_NAME
     if not path.exists():
         raise NotFound(f"There is no index at {path}.", hint="Mount the volume once; that makes it.")
@@ -61,6 +63,9 @@ def open_index(volume: Path) -> sqlite3.Connection:
     try:
         db = schema.connect(path, read_only=True)
         (version,) = db.execute("PRAGMA user_version").fetchone()
+        if version == len(schema.MIGRATIONS) and journal.left(db, volume):
+            with contextlib.closing(schema.connect(path)) as writer:
+                journal.replay(writer, volume)
     except sqlite3.Error as exc:
         raise from_sqlite(exc, path, f"The index {path}") from None
     if version < len(schema.MIGRATIONS):

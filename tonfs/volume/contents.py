@@ -199,6 +199,7 @@ class Contents(Names):
         the index yet: recovery then sees that nothing refers to the file, should a crash come before the commit."""
         number = self._new_inode() if node.blob or node.stored else node.inode
         node.blob, node.safe = number, 0
+        self._new_blobs = True
         return number
 
     def _spill(self, node: Node, end: int, *, segmented: bool = False) -> None:

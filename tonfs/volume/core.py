@@ -3,8 +3,9 @@
 Inodes and names that are in use live in memory; the index is asked for others and learns of changes later. Everything
 changed since the last batch waits in `Pending`; every 200 to 600 ms a background call writes it as one transaction
 (it then survives the death of this process) and fsyncs the WAL about twice a second. `commit()` does both at once; all
-who call it meanwhile share one batch and one fsync. Rarely changed tables (extents, segments, xattrs, packs) are
-changed at once by `_sql`, in the transaction that the next batch ends.
+who call it meanwhile share one batch and one fsync. What an fsync must make durable goes into a journal first, if it is
+little, and still waits for the index then (`syncs.py`, `journal.py`). Rarely changed tables (extents, segments,
+xattrs, packs) are changed at once by `_sql`, in the transaction that the next batch ends.
 
 Locks: `lock` guards memory and is held for the length of a call. `_flushing` is held while a batch is written; a
 batch is taken only by who holds both, and is written without `lock`. Who holds `lock` may wait for `_flushing` (the
@@ -42,6 +43,7 @@ from . import schema
 from .api import Change
 from .claim import claim
 from .content import ContentStore, sync_directory
+from .journal import BASE, Journal, replay
 from .kernel import KernelCache
 from .node import Node
 from .schema import CONTENT
@@ -127,6 +129,8 @@ class Core:
             self._checkpointer = schema.connect(path, cache_kib=1000)
             self._read = schema.connect(path, read_only=True)
             self.reader = schema.connect(path, read_only=True, cache_kib=4000)
+            if replay(self.db, self.directory):
+                log.info("changes that the index had not got were in the journal")
         except sqlite3.Error as exc:
             raise from_sqlite(exc, path, f"The index {path}") from exc
         self.index = Index(self)
@@ -151,14 +155,19 @@ class Core:
         """Content files written since they were last fsynced -> at which change."""
         self._synced: set[Inode] = set()
         """After a crash: content files fsynced since."""
+        self._new_blobs = False
+        """There are content files that the index has not heard of."""
         self._unmarked = False
         """The index may have rows of files in content files that are not safe to their end."""
         self._listeners: list[Callable[[Change], None]] = []
         self._gen = self._committed = self._durable = 0
+        self._wal_synced = 0
+        """What was committed up to this change is on the disk in the index; `_durable`: or in the journal."""
         self._wal_lock = threading.Lock()
         self._last_wal_sync = self._last_undoom = time.monotonic()
         self._closed = self._savepoint = False
         self._names_kept = self._data_kept = self._data_waiting = 0
+        self._wal_laid_out = False
         self._wal_path = path.with_name(path.name + "-wal")
         self._load_meta()
         self.db.execute("BEGIN IMMEDIATE")
@@ -166,6 +175,7 @@ class Core:
         self.db.execute("COMMIT")
         self._wal = os.open(self._wal_path, os.O_RDWR | os.O_CLOEXEC)
         os.fsync(self._wal)
+        self.journal = Journal(self.directory, self.volume_id, self._journal_base)
         sync_directory(self.directory)
 
     def _load_meta(self) -> None:
@@ -176,6 +186,7 @@ class Core:
         """What the process before wrote may not be on the disk: each content file is fsynced at least once."""
         self._next_inode = self._noted_next = int(meta["inode_next"])
         self._inode_ceiling = self._asked_ceiling = int(meta["inode_ceiling"])
+        self._journal_base = int(meta[BASE])
         self._version_base = int(meta["version_base"])
         (top,) = self.db.execute("SELECT max(cookie) FROM name").fetchone()
         self._next_cookie = self._cookies_taken = max(3, (top or 0) + 1)
@@ -292,6 +303,16 @@ class Core:
             inode = next(iter(self._ordered))
             self._sync_content(inode)
             del self._ordered[inode]
+        self._mark_rows()
+        if self.journal.live:
+            self._pending.meta[BASE] = str(self.journal.base + 1)
+        self._new_blobs = False
+        self._batch = batch = Batch(self._pending, self._cookies_taken, self._gen)
+        self._pending, self._cookies_taken, self._data_waiting = Pending(), self._next_cookie, 0
+        return batch
+
+    def _mark_rows(self) -> None:
+        """What the index is to know of all that waits."""
         for node in self._pending.nodes.values():
             if node.placed:
                 self._note_safe(node)
@@ -299,9 +320,6 @@ class Core:
         if self._noted_next != self._next_inode:
             self._noted_next = self._next_inode
             self._pending.meta["inode_next"] = str(self._next_inode)
-        self._batch = batch = Batch(self._pending, self._cookies_taken, self._gen)
-        self._pending, self._cookies_taken, self._data_waiting = Pending(), self._next_cookie, 0
-        return batch
 
     def _write(self, batch: Batch) -> None:
         """Into the index. Only `_flushing` is held (or both). What goes wrong is told by `_settle`."""
@@ -340,12 +358,15 @@ class Core:
             log.info("the index did not take a batch, it is tried again", reason=str(batch.failure))
             batch.put_back(self._pending)
             self._noted_next = -1
+            self._new_blobs = True
             for statement, values in self._pending.ops:
                 if not self.db.in_transaction:
                     self.db.execute("BEGIN IMMEDIATE")
                 self.db.execute(statement, values)
             return
         self._committed = batch.gen
+        if BASE in batch.meta:
+            self.journal.base, self.journal.live = int(batch.meta[BASE]), False
         if "inode_ceiling" in batch.meta:
             self._inode_ceiling = int(batch.meta["inode_ceiling"])
         for parent, changes in batch.names.items():
@@ -407,12 +428,17 @@ class Core:
     def _sync_wal(self, target: int) -> None:
         """Everything committed up to change `target` is on the disk. One fsync serves all who wait."""
         with self._wal_lock:
-            if self._durable >= target or self._closed:
+            if self._wal_synced >= target or self._closed:
                 return
             upto = self._committed
             os.fdatasync(self._wal)
-            self._durable = max(self._durable, upto)  # an fsync of the mount may have got further
-            self._last_wal_sync = time.monotonic()
+            self._note_wal_synced(upto)
+
+    def _note_wal_synced(self, upto: int) -> None:
+        """Others may have got further."""
+        self._wal_synced = max(self._wal_synced, upto)
+        self._durable = max(self._durable, upto)
+        self._last_wal_sync = time.monotonic()
 
     def commit(self) -> None:
         """See `Namespace.commit`."""
@@ -421,7 +447,7 @@ class Core:
         self._commit_up_to(target)
 
     def _commit_up_to(self, target: int) -> None:
-        if self._durable >= target:
+        if self._wal_synced >= target:
             return
         try:
             if self._committed < target:

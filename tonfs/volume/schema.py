@@ -204,6 +204,11 @@ ALL_SAFE: Final = f"UPDATE inode SET safe = size WHERE flags & {CONTENT | SEGMEN
 """The statement for: all content files are on the disk, and as long as their files."""
 
 
+def _journal_v7(db: sqlite3.Connection) -> None:
+    """The journal (journal.py): how many commits came after one of its records."""
+    db.execute("INSERT INTO meta VALUES ('journal_base', '0')")
+
+
 def _script(db: sqlite3.Connection, statements: str) -> None:
     for statement in statements.split(";\n"):
         if statement.strip():
@@ -217,6 +222,7 @@ MIGRATIONS: Final[tuple[Callable[[sqlite3.Connection], None], ...]] = (
     _proof_times_v4,
     _synced_v5,
     _safe_v6,
+    _journal_v7,
 )
 """MIGRATIONS[n] takes a database from version n to n + 1, inside one transaction."""
 

@@ -20,7 +20,7 @@ class SlowDisk:
     def __init__(self) -> None:
         self.eventfd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self.asked: list[int] = []
-        self.full = False
+        self.full = self.at_once = False
         self._numbers: list[int] = []
         self._ended: list[tuple[int, int]] = []
 
@@ -29,6 +29,8 @@ class SlowDisk:
             raise OSError(errno.EAGAIN, "full")
         self.asked.append(fd)
         self._numbers.append(number)
+        if self.at_once:
+            self.end(-1)
 
     def end(self, which: int, error: int = 0) -> None:
         self._ended.append((self._numbers[which], error))
@@ -66,7 +68,6 @@ async def test_files_reach_the_disk_and_errors_the_caller(disk: DiskSync, tmp_pa
     assert caught.value.errno == errno.EINVAL, "a pipe has no disk"
     os.close(reader)
     os.close(writer)
-    assert not disk.busy
 
 
 async def test_those_who_come_late_share_the_next_one(slow: SlowDisk, disk: DiskSync, nursery: trio.Nursery) -> None:
@@ -79,7 +80,7 @@ async def test_those_who_come_late_share_the_next_one(slow: SlowDisk, disk: Disk
     for number in range(3):
         nursery.start_soon(ask, number)
         await wait_all_tasks_blocked()
-    assert (slow.asked, disk.busy) == ([7], True)
+    assert slow.asked == [7]
     slow.end(0)
     await wait_all_tasks_blocked()
     assert done == [0], "what was written after it began is not on the disk yet"
@@ -143,9 +144,62 @@ async def test_the_end_waits_for_what_is_under_way(slow: SlowDisk) -> None:
             inner.cancel_scope.cancel()
             outer.start_soon(_later, slow)
         await done.wait()
-    assert not disk.busy
 
 
 async def _later(slow: SlowDisk) -> None:
     await wait_all_tasks_blocked()
     slow.end(0)
+
+
+async def test_a_quick_disk_costs_no_pass_through_the_scheduler(slow: SlowDisk, disk: DiskSync) -> None:
+    reader, writer = os.pipe()
+    disk.wait_beside(reader)
+    slow.at_once = True
+    batches = 0
+
+    class Count(trio.abc.Instrument):
+        def before_io_wait(self, timeout: float) -> None:
+            nonlocal batches
+            batches += 1
+
+    count = Count()
+    trio.lowlevel.add_instrument(count)
+    await disk.fdatasync([7, 8])
+    trio.lowlevel.remove_instrument(count)
+    assert (slow.asked, batches) == ([7, 8], 0)
+    os.close(reader)
+    os.close(writer)
+
+
+async def test_a_request_that_waits_is_not_kept_waiting(
+    slow: SlowDisk, disk: DiskSync, nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(disksync, "PATIENCE", 60_000)  # it would show
+    reader, writer = os.pipe()
+    disk.wait_beside(reader)
+    os.write(writer, b"a request")
+    done: list[int] = []
+
+    async def ask() -> None:
+        await disk.fdatasync([7])
+        done.append(1)
+
+    nursery.start_soon(ask)
+    await wait_all_tasks_blocked()
+    assert (slow.asked, done) == ([7], [])
+    slow.end(0)
+    await wait_all_tasks_blocked()
+    assert done == [1]
+    os.close(reader)
+    os.close(writer)
+
+
+async def test_a_slow_disk_is_left_to_the_scheduler(slow: SlowDisk, disk: DiskSync, nursery: trio.Nursery) -> None:
+    reader, writer = os.pipe()
+    disk.wait_beside(reader)
+    nursery.start_soon(disk.fdatasync, [7])
+    await wait_all_tasks_blocked()
+    slow.end(0)
+    await wait_all_tasks_blocked()
+    os.close(reader)
+    os.close(writer)

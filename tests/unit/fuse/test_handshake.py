@@ -58,12 +58,12 @@ def kernel() -> Iterator[tuple[socket.socket, int]]:
 async def test_after_one_exchange_the_descriptor_is_the_kernels_again(kernel: tuple[socket.socket, int]) -> None:
     theirs, fd = kernel
     waited: list[int] = []
-    told: list[bool] = []
+    told: list[tuple[int, bool]] = []
 
     async def then(descriptor: int) -> None:
         waited.append(descriptor)
 
-    shake = Handshake(then, told.append)
+    shake = Handshake(then, lambda *what: told.append(what))
     theirs.send(request())
     await shake.wait_readable(fd)
     assert os.read(fd, 1 << 20) == request(), "libfuse reads it as the kernel sent it"
@@ -71,7 +71,7 @@ async def test_after_one_exchange_the_descriptor_is_the_kernels_again(kernel: tu
     assert waited == []
     await shake.wait_readable(fd)
     assert theirs.recv(1000) == reply(KILLPRIV_V2 | 1)
-    assert (waited, told) == ([fd], [True])
+    assert (waited, told) == ([fd], [(fd, True)])
     theirs.send(b"the next request")
     await shake.wait_readable(fd)
     assert os.read(fd, 100) == b"the next request"
@@ -81,19 +81,19 @@ async def test_after_one_exchange_the_descriptor_is_the_kernels_again(kernel: tu
 
 async def test_an_old_kernel_gets_what_libfuse_said(kernel: tuple[socket.socket, int]) -> None:
     theirs, fd = kernel
-    told: list[bool] = []
+    told: list[tuple[int, bool]] = []
 
     async def then(_: int) -> None:
         pass
 
-    shake = Handshake(then, told.append)
+    shake = Handshake(then, lambda *what: told.append(what))
     theirs.send(request(flags=1))
     await shake.wait_readable(fd)
     os.read(fd, 1 << 20)
     os.write(fd, reply())
     await shake.wait_readable(fd)
     assert theirs.recv(1000) == reply()
-    assert told == [False]
+    assert told == [(fd, False)]
 
 
 async def test_a_silent_kernel_is_left_to_libfuse(
@@ -106,7 +106,7 @@ async def test_a_silent_kernel_is_left_to_libfuse(
     async def then(descriptor: int) -> None:
         waited.append(descriptor)
 
-    shake = Handshake(then, lambda _: pytest.fail("nothing was agreed"))
+    shake = Handshake(then, lambda *_: pytest.fail("nothing was agreed"))
     await shake.wait_readable(fd)
     theirs.send(request())
     assert os.read(fd, 1 << 20) == request()

@@ -25,7 +25,8 @@ import pytest
 
 from tests.unit.volume.helpers import Packer, check, dump, evict_all
 from tests.unit.volume.power.workload import ABSENT, ANY, digest
-from tonfs.volume import Volume, schema
+from tonfs.volume import Volume
+from tonfs.volume.check import open_index
 from tonfs.volume.check_content import check_content
 from tonfs.volume.space import SpaceGuard
 
@@ -208,11 +209,15 @@ def states(image: Path, ops: list[Op], target: Path) -> Iterator[tuple[str, dict
             yield f"cut after call {number} ({op.kind} {op.path}), {'all' if seed is None else 'some'} lost", allowed
 
 
-def verify(directory: Path, packer: Packer, allowed: dict[str, list[str]], when: str) -> None:
-    with contextlib.closing(schema.connect(directory / schema.INDEX_NAME)) as db:
+def check_first(directory: Path, when: str) -> None:
+    """As `tonfs fsck`, before any mount."""
+    with contextlib.closing(open_index(directory)) as db:
         found_lost = (f for f in check_content(db, directory, lambda *_: None) if f.kind == "content-lost")
         lost = [finding.text for finding in found_lost]
     assert not lost, f"{when}: a row says that bytes were on the disk that were not: {lost}"
+
+
+def verify(directory: Path, packer: Packer, allowed: dict[str, list[str]], when: str) -> None:
     volume = Volume(directory)
     try:
         found = {os.fsdecode(path): row[3] for path, row in dump(volume, packer).items()}
@@ -231,7 +236,7 @@ def verify(directory: Path, packer: Packer, allowed: dict[str, list[str]], when:
         assert after == found, f"{when}: eviction changed bytes"
     finally:
         volume.abandon()
-    with contextlib.closing(schema.connect(directory / schema.INDEX_NAME)) as db:
+    with contextlib.closing(open_index(directory)) as db:
         bad = [finding.text for finding in check_content(db, directory, lambda *_: None) if not finding.harmless]
     assert not bad, f"{when}: what is no damage is called so: {bad}"
 
@@ -247,6 +252,8 @@ def test_whatever_the_disk_lost_the_volume_opens_and_keeps_its_promises(
         monkeypatch.setattr(os, name, lambda _fd: None)
     count = 0
     for when, allowed in states(image, ops, tmp_path):
+        if count % 3:
+            check_first(tmp_path / "volume", when)
         verify(tmp_path / "volume", packer, allowed, when)
         count += 1
     assert count >= CUTS

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 from tests.unit.volume.helpers import crash_copy
 from tonfs.ids import Inode
 from tonfs.volume import ROOT, SetAttr, Volume
+from tonfs.volume import inodes as inodes_module
 from tonfs.volume import syncs as syncs_module
 
 BIG = b"B" * 40_000
@@ -46,20 +48,26 @@ def test_bytes_and_index_are_synced_side_by_side(volume: Volume) -> None:
     volume.sync(inode)
     content = volume.content.path(inode).name
     volume.write(inode, len(BIG), b"more")
-    assert steps(volume, inode) == [["index.db-wal", content]]
+    assert steps(volume, inode) == [["journal", content]]
     assert steps(volume, inode) == [], "nothing changed"
     volume.write(inode, 0, b"in place")
     assert steps(volume, inode, data_only=True) == [[content]], "the index has nothing that fdatasync must keep"
-    assert steps(volume, inode) == [["index.db-wal"]]
+    assert steps(volume, inode) == [["journal"]]
 
 
 def test_a_small_file_and_a_directory_need_the_index_only(volume: Volume) -> None:
     inode = new(volume, b"f", b"small")
-    assert steps(volume, ROOT) == [["index.db-wal"]]
+    assert steps(volume, ROOT) == [["index.db-wal"]], "numbers of inodes were committed, and are not on the disk"
+    assert steps(volume, inode) == [], "went with the directory"
+    volume.write(inode, 0, b"large")
+    assert steps(volume, ROOT) == [], "the directory did not change"
+    assert steps(volume, inode) == [["journal"]]
+    volume.setattr(ROOT, SetAttr(mode=0o700))
+    assert steps(volume, ROOT) == [["journal"]]
     assert steps(volume, inode) == [], "went with the directory"
     assert steps(volume, ROOT) == []
     volume.unlink(ROOT, b"f")
-    assert steps(volume, ROOT) == [["index.db-wal"]]
+    assert steps(volume, ROOT) == [["journal"]]
 
 
 def test_a_new_content_file_takes_the_slow_way_until_its_name_is_on_the_disk(
@@ -86,9 +94,28 @@ def test_many_changes_take_the_slow_way(volume: Volume, monkeypatch: pytest.Monk
     assert steps(volume, inode) == [None]
     new(volume, b"data", b"x" * 10_000)
     monkeypatch.setattr(syncs_module, "FEW_BYTES", 9999)
+    monkeypatch.setattr(syncs_module, "DATA_IN_JOURNAL", 9999)
     assert steps(volume, ROOT) == [None]
     volume.setattr(ROOT, SetAttr(mode=0o700))
-    assert steps(volume, ROOT) == [["index.db-wal"]]
+    assert steps(volume, ROOT) == [["journal"]]
+
+
+def test_what_is_too_much_for_the_journal_is_committed_on_the_spot(
+    volume: Volume, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inode = new(volume, b"f", b"small")
+    volume.commit()
+    for n in range(syncs_module.FEW_IN_JOURNAL):
+        new(volume, b"n%d" % n, b"x")
+    assert steps(volume, ROOT) == [["index.db-wal"]], "that many files, and the directory"
+    volume.write(inode, 0, b"y" * 10_000)
+    monkeypatch.setattr(syncs_module, "DATA_IN_JOURNAL", 9999)
+    assert steps(volume, inode) == [["index.db-wal"]]
+    volume.write(inode, 0, b"x")
+    monkeypatch.undo()
+    assert steps(volume, inode) == [["journal"]]
+    volume.set_xattr(inode, b"user.x", b"y")
+    assert steps(volume, inode) == [["index.db-wal"]], "statements are in the index's open transaction"
 
 
 def test_while_another_thread_commits_nobody_waits_for_it_here(volume: Volume) -> None:
@@ -142,7 +169,9 @@ def test_a_failed_sync_is_asked_for_again(volume: Volume) -> None:
     next(walk)
     with pytest.raises(OSError, match="broken"):
         walk.throw(OSError(5, "the disk is broken"))
-    assert steps(volume, inode) == [["index.db-wal", content]]
+    assert steps(volume, inode) == [["index.db-wal", content]], "the journal's other record is needed"
+    volume.write(inode, 0, b"x")
+    assert steps(volume, inode) == [["journal", content]]
 
 
 def test_what_a_truncate_left_is_cut_though_nothing_else_changes(volume: Volume) -> None:
@@ -155,3 +184,51 @@ def test_what_a_truncate_left_is_cut_though_nothing_else_changes(volume: Volume)
     volume.background()
     assert volume.content.length(inode) == 20_000
     assert not volume.pending
+
+
+def test_the_log_gets_its_blocks_before_they_are_needed(
+    volume: Volume, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    volume.background()
+    size = inodes_module.WAL_CHECKPOINT
+    assert (os.fstat(volume._wal).st_size, os.lseek(volume._wal, 0, os.SEEK_HOLE)) == (size, size)
+    inode = new(volume, b"f", b"small")
+    volume.sync(inode)
+    assert os.fstat(volume._wal).st_size == size, "what is committed goes into these blocks"
+    crash_copy(volume.directory, tmp_path / "copy")
+    copy = Volume(tmp_path / "copy")
+    assert copy.read(copy.lookup(ROOT, b"f").inode, 0, 100).data == b"small", "zeros behind the end do not matter"
+    copy.abandon()
+    monkeypatch.setattr(inodes_module, "WAL_LIMIT", size - 1)
+    volume.background()
+    assert os.fstat(volume._wal).st_size == 0
+    volume.background()
+    assert os.fstat(volume._wal).st_size == size, "the log was cut and gets them again"
+
+
+def test_without_room_the_log_grows_as_it_needs(volume: Volume, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> int:
+        raise OSError(28, "full")
+
+    monkeypatch.setattr(os, "pwrite", full)
+    new(volume, b"f", b"small")
+    volume.background()
+    assert volume._gen == volume._committed
+    monkeypatch.undo()
+    volume.background()
+    assert os.fstat(volume._wal).st_size < inodes_module.WAL_CHECKPOINT, "it is not tried again and again"
+
+
+def test_bytes_of_a_small_file_that_changed_in_place_cost_one_page(volume: Volume) -> None:
+    inode = new(volume, b"f", b"x" * 16_000)
+    volume.sync(inode)
+
+    def frames() -> int:
+        """mxFrame, in the header of SQLite's shared memory."""
+        return int.from_bytes((volume.directory / "index.db-shm").read_bytes()[16:20], sys.byteorder)
+
+    before = frames()
+    volume.write(inode, 8000, b"y")
+    volume.commit()
+    assert frames() - before <= 4, "of the 4 pages that the bytes have, only one changed"
+    assert volume._read.execute("SELECT data FROM inline").fetchone()[0][7999:8002] == b"xyx"

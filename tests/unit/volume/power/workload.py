@@ -214,7 +214,38 @@ def packed_bytes(work: Work) -> None:
     volume.commit()
 
 
+def little_goes_into_the_journal(work: Work) -> None:
+    """Records of the journal, between commits that are on the disk and others that are not yet."""
+    volume = work.volume
+    for turn in range(1, 10):
+        name = f"noted{turn}"
+        inode = work.new(name, TINY)
+        first, second = bytes([turn]) * 5000, bytes([100 + turn]) * 5000
+        work.may(name, first)
+        volume.write(inode, 0, first)
+        volume.sync(inode)
+        work.must(name, first)
+        work.may(name, second, second[:4000] + TINY + second[4004:])
+        volume.write(inode, 0, second)
+        if turn % 2:
+            with volume.lock:
+                volume._commit_locked()  # as a thread does, which then begins to wait for the disk
+        else:
+            next(volume.sync_steps(inode), None)  # as another program's fsync, which waits for the disk now
+        volume.write(inode, 4000, TINY)
+        volume.sync(inode)
+        work.must(name, second[:4000] + TINY + second[4004:])
+        if turn % 3 == 0:
+            work.may(name, None)
+            volume.unlink(ROOT, name.encode())
+            volume.sync(ROOT)
+            work.must(name, None)
+        if turn % 4 == 0:
+            volume.background()
+
+
 STEPS = (
+    little_goes_into_the_journal,
     fsync_keeps_what_it_said,
     a_log_grows,
     a_rename_over_is_old_or_new,
