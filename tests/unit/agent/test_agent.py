@@ -297,6 +297,23 @@ async def test_a_paused_agent_packs_and_pays_nothing_until_it_goes_on(
         await world.proven()
 
 
+async def test_a_paused_agent_winds_nothing_down_and_replaces_nobody_until_it_goes_on(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    async with agent_world(tmp_path) as world, world.running() as agent:
+        bag = await filled(world)
+        agent.paused = True
+        paid = await world.payments()
+        world.providers[0].fault = "vanish"
+        await trio.sleep(300.0)
+        for inode in list(world.front.files):
+            world.front.delete(inode)
+        await trio.sleep(60.0)
+        assert await world.payments() == paid
+        agent.paused = False
+        await world.until(lambda: [receipt.bag_id for receipt in agent.store.receipts()] == [bag])
+
+
 async def test_an_empty_wallet_is_a_clear_problem_and_no_busy_loop(tmp_path: Path, autojump_clock: MockClock) -> None:
     async with agent_world(tmp_path, coins=0) as world, world.running() as agent:
         world.front.write(1, noise(1000))

@@ -17,7 +17,7 @@ from tonfs.bag.boc import Cell
 from tonfs.chain import storage2
 from tonfs.chain.api import AccountStatus, Transaction
 from tonfs.chain.cells import Builder, one_cell, to_boc
-from tonfs.chain.intents import LIFE, BudgetCheck, IntentResult, IntentState, Treasurer
+from tonfs.chain.intents import LIFE, BudgetCheck, IntentResult, IntentState, Treasurer, _match
 from tonfs.chain.journal import Journal, new_query_id
 from tonfs.chain.messages import Message, comment, parse_message
 from tonfs.chain.wallet import Wallet
@@ -203,6 +203,19 @@ async def test_equal_messages_are_told_apart(tmp_path: Path, autojump_clock: Moc
         result = await d.treasurer.execute("send", BOB, [transfer(BOB, 5), transfer(BOB, 5)], "twice on purpose")
         assert result.confirmed
         assert await d.got(BOB) == [5, 5]
+
+
+def test_of_equal_messages_that_the_wallet_skipped_one_is_missing(tmp_path: Path) -> None:
+    conn = sqlite3.connect(tmp_path / "agent.db", isolation_level=None)
+    journal = Journal(conn, WALLET.address)
+    for messages in ([transfer(BOB, 5), transfer(BOB, 5)], [transfer(CAROL, 6)]):
+        journal.plan("send", BOB, messages, "x", 5, bag_id=None, key=None, planned_at=1, created=0.0)
+    first, second = journal.planned()
+    bob, carol = parse_message(transfer(BOB, 5).cell()), parse_message(transfer(CAROL, 6).cell())
+    assert _match([first, second], [bob, bob, carol]) == {first.id: [bob, bob], second.id: [carol]}
+    assert _match([first, second], [bob, carol]) == {first.id: [bob, None], second.id: [carol]}
+    assert _match([first, second], []) == {first.id: [None, None], second.id: [None]}
+    conn.close()
 
 
 async def test_a_message_that_the_wallet_could_not_pay_for_is_a_failure(
