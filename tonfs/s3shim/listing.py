@@ -20,7 +20,7 @@ from .mapping import MAX_KEY, visible
 PAGE: Final = 1001
 """One more than a page of S3 shows: whether there are more is known without another look."""
 SKIP: Final = 8
-"""How many entries are read at first behind a common prefix that was passed over."""
+"""How many entries are read at first behind a common prefix that was passed over, or a directory that is gone into."""
 
 
 class Item(NamedTuple):
@@ -126,6 +126,7 @@ class Lister:
         for name in folders:
             folder = stack[-1]
             folder.start = name + b"/"
+            folder.limit = min(SKIP, first)  # what is below comes first, and may fill the page
             child = self._child(folder.inode, name)
             key = folder.base + folder.start
             skipped = self._delimiter == b"/" and key.startswith(self._prefix) and len(key) > len(self._prefix)

@@ -148,21 +148,36 @@ def test_a_prefix_cannot_leave_the_bucket(volume):
         assert pages(volume, bucket, "", "", prefix + "other/", 10) == []
 
 
-def test_a_page_of_a_large_directory_reads_only_that_page(volume, monkeypatch):
-    bucket = volume.create_bucket(b"bkt", 0, 0).inode
-    for number in range(300):
-        put(volume, bucket, f"k{number:04}")
-    read = 0
+@pytest.fixture
+def read(volume: Volume, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many entries each call of the volume gave."""
+    counts: list[int] = []
     real = volume.list_objects
 
-    def counted(*args, **kwargs):
-        nonlocal read
-        entries = real(*args, **kwargs)
-        read += len(entries)
+    def counted(*args: object, **kwargs: object) -> object:
+        entries = real(*args, **kwargs)  # type: ignore[arg-type]
+        counts.append(len(entries))
         return entries
 
     monkeypatch.setattr(volume, "list_objects", counted)
+    return counts
+
+
+def test_a_page_of_a_large_directory_reads_only_that_page(volume, read):
+    bucket = volume.create_bucket(b"bkt", 0, 0).inode
+    for number in range(300):
+        put(volume, bucket, f"k{number:04}")
     items, more = Lister(volume, bucket, first=11).page(b"k0150", 10)
     assert next(item.key for item in items) == b"k0151"
     assert more
-    assert read == 11
+    assert read == [11]
+
+
+def test_a_page_among_many_directories_reads_few_of_them(volume, read):
+    bucket = volume.create_bucket(b"bkt", 0, 0).inode
+    for number in range(200):
+        put(volume, bucket, f"d{number:03}/k")
+    items, more = Lister(volume, bucket, first=101).page(b"d050/k", 4)
+    assert [item.key for item in items] == [b"d051/k", b"d052/k", b"d053/k", b"d054/k"]
+    assert more
+    assert sum(read) <= 16
