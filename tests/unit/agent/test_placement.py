@@ -37,3 +37,7 @@ def test_a_failed_placement_is_never_paid_again_without_a_new_quote() -> None:
 
 def test_active_is_entered_only_by_a_healthy_audit() -> None:
     assert {event for (_, event), to in TABLE.items() if to is State.ACTIVE} == {Event.HEALTHY}
+
+
+def test_nobody_is_paid_who_was_not_quoted_and_listed() -> None:
+    assert {step for step, to in TABLE.items() if to in PAID and step[0] not in PAID} == {(State.QUOTED, Event.LISTED)}
