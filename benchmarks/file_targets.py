@@ -139,18 +139,20 @@ def rclone(base: Path) -> Target | None:
     return _foreground("rclone", argv, point)
 
 
+MAKERS: dict[str, Callable[[Path], Target | None]] = {
+    "tonfs": tonfs,
+    "C": passthrough,
+    "below": plain,
+    "rclone": rclone,
+}
+
+
 def start(names: list[str], base: Path) -> list[Target]:
     """Start those of the named targets that this machine has; the caller stops them."""
-    makers: dict[str, Callable[[Path], Target | None]] = {
-        "tonfs": tonfs,
-        "below": plain,
-        "C": passthrough,
-        "rclone": rclone,
-    }
     targets: list[Target] = []
     try:
         for name in names:
-            target = makers[name](base)
+            target = MAKERS[name](base)
             if target is not None:
                 targets.append(target)
     except BaseException:

@@ -157,10 +157,13 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="an eighth of the work")
     parser.add_argument("--megabytes", type=int, help="size of the large file")
     parser.add_argument("--only", default="", help="names of works, separated by commas")
-    parser.add_argument("--targets", default="tonfs,C,below,rclone")
+    known = ",".join(file_targets.MAKERS)
+    parser.add_argument("--targets", default=known, help=f"some of {known} (default: all)")
     parser.add_argument("--folder", type=Path, default=Path("/var/tmp"), help="where all the data goes")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
+    if strange := set(options.targets.split(",")) - set(file_targets.MAKERS):
+        parser.error(f"there is no target {min(strange)!r}; there are {known}")
     sizes = QUICK if options.quick else Sizes()
     if options.megabytes:
         sizes = replace(sizes, megabytes=options.megabytes)
