@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import fcntl
-import os
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
 from ..control import call_sync
+from ..control.pidfile import PidFile
 from ..errors import Busy, TonfsError
 from ..fuse import is_mounted
 
@@ -38,16 +37,9 @@ def wait_for_turn(volume: Path, patience: float = PATIENCE, say: Callable[[str],
 def is_held(volume: Path) -> bool:
     """A front has the volume open."""
     try:
-        fd = os.open(volume / "run" / "front.lock", os.O_RDWR | os.O_CLOEXEC)
-    except OSError:
+        return PidFile(volume / "run" / "front.lock").held()
+    except OSError:  # who opens the volume says why
         return False
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return True
-    finally:
-        os.close(fd)
-    return False
 
 
 def _goes_on(volume: Path) -> bool:
