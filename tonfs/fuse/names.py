@@ -43,9 +43,7 @@ class Names(Attributes):
 
     @silent
     async def forget(self, inode_list: Sequence[tuple[int, int]]) -> None:
-        for inode, count in inode_list:
-            if inode < VIRTUAL:
-                self._ns.drop(Inode(inode), count)
+        self._ns.drop_all((Inode(inode), count) for inode, count in inode_list if inode < VIRTUAL)
 
     @answer
     def readlink(self, inode: int, ctx: Any) -> bytes:

@@ -18,7 +18,7 @@ is False), while content type and user metadata stay.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from typing import Protocol
 
 from ..ids import Inode
@@ -205,6 +205,10 @@ class Namespace(Objects, Protocol):
 
     def drop(self, inode: Inode, count: int = 1) -> None:
         """Give back `hold`s. Never raises; the last one removes an unlinked inode."""
+        ...
+
+    def drop_all(self, holds: Iterable[tuple[Inode, int]]) -> None:
+        """`drop` of many: (inode, count). Takes a fraction of a microsecond for one that keeps its name."""
         ...
 
     def setattr(self, inode: Inode, change: SetAttr) -> Attr: ...

@@ -32,6 +32,7 @@ BASE: Final = "journal_base"
 """The key in `meta`."""
 _MAGIC: Final = b"TONFSJNL"
 _VERSION: Final = 1
+_encode: Final = json.JSONEncoder(separators=(",", ":")).encode
 _HEAD: Final = struct.Struct("<8sIIQQII")
 """Magic, version, CRC-32 of all that follows (volume, serial, base, lengths, JSON, bytes), serial, base, length of the
 JSON, of the bytes behind it."""
@@ -39,7 +40,7 @@ JSON, of the bytes behind it."""
 
 def pack(serial: int, base: int, volume_id: str, rows: Rows) -> bytes:
     """A record. May be longer than a place."""
-    text = json.dumps({"volume": volume_id, **rows.as_json()}, separators=(",", ":")).encode()
+    text = _encode({"volume": volume_id, **rows.as_json()}).encode()
     data = b"".join(bytes_ for _, bytes_ in rows.data)
     head = _HEAD.pack(_MAGIC, _VERSION, 0, serial, base, len(text), len(data))
     crc = zlib.crc32(data, zlib.crc32(text, zlib.crc32(head[16:])))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import partial
 from typing import Final
 
@@ -202,6 +202,8 @@ class Names(Directories):
         if flags & SEGMENTED:
             self._drop_segments(node)
         waiting.nodes.pop(inode, None)
+        if node.data_changed and node.data is not None:
+            self._data_waiting = max(0, self._data_waiting - len(node.data))
         self._nodes.pop(inode, None)
         self._ordered.pop(inode, None)
         self._trimming.pop(inode, None)
@@ -209,9 +211,9 @@ class Names(Directories):
         tables = [
             table
             for table, there in (
-                ("inode", node.stored),
-                ("inline", node.stored and (flags & INLINE or node.data_changed)),
-                ("record", node.stored and (flags & RECORD or node.record_changed)),
+                ("inode", node.indexed),
+                ("inline", node.indexed and (flags & INLINE or node.data_changed)),
+                ("record", node.indexed and (flags & RECORD or node.record_changed)),
                 ("object_part", flags & RECORD),
                 ("symlink", stat.S_ISLNK(node.mode)),
                 ("xattr", flags & XATTRS),
@@ -284,6 +286,22 @@ class Names(Directories):
         except Exception as exc:  # callers cannot do anything about it; the inode goes at the next start
             log.error("an unlinked inode could not be removed", inode=inode, exc=exc)
 
+    def drop_all(self, holds: Iterable[tuple[Inode, int]]) -> None:
+        """See `Namespace.drop_all`. A million come at once when the kernel gives up what it remembers."""
+        held, nameless = self._holds, self._nameless
+        left_alone: list[Inode] = []
+        with self.lock:
+            for inode, count in holds:
+                left = held.get(inode, 0) - count
+                if left > 0:
+                    held[inode] = left
+                else:
+                    held.pop(inode, None)
+                    if inode in nameless:
+                        left_alone.append(inode)
+        for inode in left_alone:
+            self.drop(inode, 0)
+
     @locked
     def _drop(self, inode: Inode, count: int) -> None:
         left = self._holds.get(inode, 0) - count
@@ -291,7 +309,7 @@ class Names(Directories):
             self._holds[inode] = left
             return
         self._holds.pop(inode, None)
-        if inode not in self._nameless:  # a million at once, when the kernel gives up what it remembers
+        if inode not in self._nameless:
             return
         self._nameless.discard(inode)
         if self._closed or self._gone(inode):

@@ -41,6 +41,7 @@ class Node:
         "folder",
         "gen",
         "gid",
+        "indexed",
         "inode",
         "kept",
         "kept_gen",
@@ -73,7 +74,9 @@ class Node:
         """The same for the last time it lost bytes at its end, where the content file is cut when that is durable.
         0: the content file is as long as the file; -1: it may be longer, or have lost its end."""
         self.stored = stored
-        """The index has (or is just getting) a row of it."""
+        """The index has (or is just getting) a row of it, or the journal has."""
+        self.indexed = stored
+        """The index has (or is just getting) a row of it: its removal is to be told."""
         self.used = True
         """Asked for since the cache was last swept."""
         self.syncs = 0

@@ -143,6 +143,7 @@ class Batch(Rows):
         """Or refused; its writer is done with it."""
         self.failure: sqlite3.Error | OSError | None = None
         for node in self.nodes.values():
+            node.indexed = True
             node.data_changed = node.record_changed = False
 
     def put_back(self, pending: Pending) -> None:

@@ -232,11 +232,33 @@ def test_rows_of_what_waits_leave_it_waiting(volume: Volume) -> None:
 def test_what_small_files_had_before_they_were_removed_does_not_count(volume: Volume) -> None:
     """A program that makes, fsyncs and removes a file of 9 KB again and again, as SQLite does."""
     commits = volume._committed
-    for number in range(20):
+    for number in range(40):
         inode = new(volume, b"x-journal", bytes([number]) * 9000)
         volume.sync(inode)
         volume.unlink(ROOT, b"x-journal")
     assert volume._committed == commits
+    assert not volume._pending.gone, "the index never heard of them"
+
+
+def test_a_file_that_only_the_journal_knows_keeps_its_bytes_until_its_removal_is_on_the_disk(
+    volume: Volume, tmp_path: Path
+) -> None:
+    inode = new(volume, b"a", b"one" * 9000)
+    volume.commit()
+    other = new(volume, b"b", b"two")
+    volume.write(inode, 0, b"ONE")
+    volume.sync(other)
+    kept = new(volume, b"c", b"three" * 9000)
+    volume.sync(kept)
+    volume.unlink(ROOT, b"b")
+    volume.unlink(ROOT, b"c")
+    volume._reap()
+    after = after_crash(volume, tmp_path / "1")
+    assert after["b"] == b"two"
+    assert after["c"] == b"three" * 9000
+    volume.sync(new(volume, b"d", b"four"))
+    volume._reap()
+    assert set(after_crash(volume, tmp_path / "2")) == {"a", "d"}
 
 
 def test_a_journal_that_cannot_be_written_is_done_without(volume: Volume, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -246,12 +246,26 @@ def test_letting_go_of_files_with_names_asks_the_index_nothing(volume: Volume) -
         again.hold(inode)
     asked: list[str] = []
     again._read.set_trace_callback(asked.append)
-    for inode in inodes:
-        again.drop(inode)
+    again.drop_all((inode, 1) for inode in inodes)
     again._read.set_trace_callback(None)
     assert asked == []
     assert not again._holds
     again.close()
+
+
+def test_of_many_that_are_let_go_those_without_a_name_are_removed(volume: Volume) -> None:
+    inodes = [new(volume, b"%d" % number).inode for number in range(4)]
+    for inode in inodes:
+        volume.hold(inode, 2)
+    volume.unlink(ROOT, b"1")
+    volume.unlink(ROOT, b"2")
+    volume.drop_all([(inodes[0], 2), (inodes[1], 2), (inodes[2], 1), (type(inodes[0])(999_999), 7)])
+    refused(errno.ENOENT, lambda: volume.getattr(inodes[1]))
+    assert volume.getattr(inodes[2]).nlink == 0, "somebody still holds it"
+    assert volume.getattr(inodes[0]).nlink == 1
+    volume.drop_all([(inodes[2], 1)])
+    refused(errno.ENOENT, lambda: volume.getattr(inodes[2]))
+    assert volume._holds == {inodes[3]: 2}
 
 
 def test_a_removed_file_that_left_memory_goes_when_it_is_let_go(
