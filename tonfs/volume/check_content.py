@@ -62,7 +62,7 @@ class ContentCheck:
                 self._progress("content files", done, len(rows))
             self._used.add(blob or inode)
             length = self._length(blob or inode)
-            if length is None or length < min(size, WINDOW_SIZE):
+            if (length or 0) < min(size, WINDOW_SIZE):  # of an empty file nothing is missed
                 yield self._short(inode, size, self._may_be_cut(version, length or 0, safe), flags, length)
 
     def _may_be_cut(self, version: int, there: int, safe: int) -> bool:

@@ -11,7 +11,7 @@ import ctypes
 import errno
 import os
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -44,6 +44,8 @@ class ContentStore:
         self._open: OrderedDict[Inode, int] = OrderedDict()
         self.new_shards: dict[int, int] = {}
         """Directories that got new names since they were last fsynced -> how many files were made before."""
+        self.unsure: set[int] = set()
+        """After a crash: directories with names of the process before, which nobody fsynced since."""
         self.removed: dict[int, set[Inode]] = {}
         """Directories that lost files since they were last fsynced -> which."""
         self._made = 0
@@ -184,8 +186,16 @@ class ContentStore:
     def shard(self, number: int) -> Path:
         return self.root if number == TOP else self.root / f"{number:02x}"
 
+    def unsynced_names(self, blobs: Iterable[Inode]) -> dict[int, int]:
+        """Directories to fsync with these content files, for `shards_synced`; none without files."""
+        needed = {TOP, *(blob & 0xFF for blob in blobs)} if self.new_shards or self.unsure else {TOP}
+        if len(needed) == 1:
+            return {}
+        return {**dict.fromkeys(needed & self.unsure, 0), **self.new_shards}
+
     def shards_synced(self, done: Mapping[int, int]) -> None:
-        """These (a copy of `new_shards`) were fsynced; those that got files since are not done."""
+        """These were fsynced; those that got files since are not done."""
+        self.unsure.difference_update(done)
         for number, made in done.items():
             if self.new_shards.get(number) == made:
                 del self.new_shards[number]

@@ -174,7 +174,7 @@ class Contents(Names):
                 if node.shrunk < 0 or (node.shrunk and end > node.size):
                     self._mind_tail(node, grows=end > node.size)
                 blob = Inode(node.blob)
-                self._unsynced[blob] = self._gen
+                self._note_written(blob)
                 self.content.write(blob, offset, data)
                 return
             self._to_segments(node)
@@ -213,17 +213,16 @@ class Contents(Names):
         else:
             blob = self._new_blob(node)
             self.content.create(blob)
-            self._unsynced[blob] = self._gen
+            self._note_written(blob)
             node.set(CONTENT)
             if data:
                 self.content.write(blob, 0, bytes(data))
             if node.size:
                 self.content.truncate(blob, node.size)
             node.shrunk = 0
-        if node.flags & INLINE:
-            node.set(INLINE, False)
-            if node.stored:
-                self._order(node.inode)  # rule 2: until the commit these bytes are in the index
+        node.set(INLINE, False)
+        if (node.stored and node.size) or node.inode in self._replacing:
+            self._order(node.inode)  # rule 2: until the commit these bytes, or that it is a hole, are in the index
         node.data_changed = node.stored
         node.data = None
 
@@ -285,7 +284,7 @@ class Contents(Names):
             self._inline(node)
 
     def _to_blob(self, blob: Inode, offset: int, data: bytes | memoryview) -> None:
-        self._unsynced[blob] = self._gen
+        self._note_written(blob)
         self.content.write(blob, offset, data)
 
     def _set_segments(self, node: Node, new: list[Segment]) -> None:
@@ -316,7 +315,7 @@ class Contents(Names):
             if node.shrunk:
                 self._mind_tail(node, grows=True)
             blob = Inode(node.blob)
-            self._unsynced[blob] = self._gen
+            self._note_written(blob)
             self.content.truncate(blob, size)
 
     def _mind_tail(self, node: Node, *, grows: bool) -> None:
@@ -324,14 +323,19 @@ class Contents(Names):
         beyond the file's end must read as zeros when the file grows."""
         self._must_be_whole(node)
         blob = Inode(node.blob)
-        length = self.content.length(blob)
-        if length > node.size and not grows:
+        length = self._blob_length(blob)
+        if not length:  # perhaps the disk never had it; nothing is missed of an empty file
+            self.content.make_at_least(blob, 0)
+        if (length > node.size or blob in self._cut) and not grows:
             node.shrunk = max(node.shrunk, self._durable)
             return
         if length > node.size:
             if node.shrunk > self._durable:
                 self._barrier()  # rule 3
             self.content.truncate(blob, node.size)
+            self._cut.add(blob)
+        if blob in self._cut:
+            self._order(node.inode)  # rule 2: that it was cut; else the old bytes might show behind the old end
         node.shrunk = 0
         self._trimming.pop(node.inode, None)
 
@@ -381,7 +385,10 @@ class Contents(Names):
             blob = Inode(node.blob)
             if self.content.length(blob) > node.size:
                 self.content.truncate(blob, node.size)
+                self._note_written(blob)
+                self._cut.add(blob)
                 node.blocks = -1
+                return  # `_mind_tail` comes first when it grows
         elif node.flags & SEGMENTED:
             ends: Counter[Inode] = Counter()
             for segment in self._segments(node):

@@ -16,7 +16,8 @@ Three rules keep index and content files in step after a crash:
 1. Before bytes that an extent or an S3 record vouches for are changed in place, the index stops vouching for them,
    durably (`files.py`, the barrier).
 2. Before a commit that makes the index rely on bytes in a content file (a rename over another file, bytes fetched
-   from the network, a pack's local copy, bytes that were inline and durable), these bytes are fsynced: `_order`.
+   from the network, a pack's local copy, bytes that were inline and durable, a file that grows again after it was cut),
+   these bytes are fsynced: `_order`.
 3. A content file loses bytes (unlink, truncate, eviction) only after the commit that says so.
 
 What may be missing after a loss of power nevertheless, and what never: `trust.py`.
@@ -152,7 +153,12 @@ class Core:
         self._dooming: list[tuple[int, Inode]] = []
         self._trimming: dict[Inode, Node] = {}
         self._unsynced: dict[Inode, int] = {}
-        """Content files written since they were last fsynced -> at which change."""
+        """Content files written since they were last fsynced -> the number of the last write."""
+        self._writes = 0
+        self._cut: set[Inode] = set()
+        """Content files that were cut since they were last fsynced: what they lost may come back."""
+        self._replacing: set[Inode] = set()
+        """Inodes that took another's name since the last batch and have no content file."""
         self._synced: set[Inode] = set()
         """After a crash: content files fsynced since."""
         self._new_blobs = False
@@ -236,7 +242,7 @@ class Core:
         """fdatasync the content files of an inode; the lock is held only to find them."""
         with self.lock:
             todo = self._take_unsynced(self._blobs(inode))
-            shards = dict(self.content.new_shards) if todo else {}
+            shards = self.content.unsynced_names(blob for blob, _, _ in todo)
         self._sync_taken(todo, shards)
 
     def _sync_taken(self, todo: list[tuple[Inode, int, int]], shards: dict[int, int]) -> None:
@@ -261,12 +267,18 @@ class Core:
                 todo.append((blob, fd, self._unsynced.get(blob, 0)))
         return todo
 
+    def _note_written(self, blob: Inode) -> None:
+        """A content file was changed, or is going to be before the lock is given back."""
+        self._writes += 1
+        self._unsynced[blob] = self._writes
+
     def _note_synced(self, done: list[tuple[Inode, int, int]]) -> None:
         for blob, _, written in done:
             if self._suspect:
                 self._synced.add(blob)
             if self._unsynced.get(blob) == written:
                 del self._unsynced[blob]
+                self._cut.discard(blob)
 
     def _blobs(self, inode: Inode) -> list[Inode]:
         """Content files with bytes of this inode that may not be on the disk yet."""
@@ -307,6 +319,7 @@ class Core:
         if self.journal.live:
             self._pending.meta[BASE] = str(self.journal.base + 1)
         self._new_blobs = False
+        self._replacing.clear()
         self._batch = batch = Batch(self._pending, self._cookies_taken, self._gen)
         self._pending, self._cookies_taken, self._data_waiting = Pending(), self._next_cookie, 0
         return batch
@@ -471,6 +484,7 @@ class Core:
         """A content file goes once the removal is on the disk (rule 3), or at once if the index never knew it."""
         self._pending.doomed.add(blob)
         self._unsynced.pop(blob, None)
+        self._cut.discard(blob)
         if self._saved is not None:
             self._undo.append(lambda: self._pending.doomed.discard(blob))
         self._gen += 1

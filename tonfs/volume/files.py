@@ -313,7 +313,7 @@ class Files(Syncs):
         with self.lock:
             node = self._file(staged)
             self._changed_bytes(node)
-            self._unsynced[blob] = self._gen  # a sync that began before the last byte was there does not count
+            self._note_written(blob)  # a sync that began before the last byte was there does not count
             if failure is None:
                 node.size, node.size_gen = end, node.gen
                 node.set(DIRTY)

@@ -394,6 +394,8 @@ class Names(Directories):
         self._put_name(folder, Found(there.cookie, node.inode, stat.S_ISDIR(node.mode), there.name))
         if node.placed:
             self._order(node.inode)
+        else:
+            self._replacing.add(node.inode)
 
     def _exchange(self, source: Node, found: Found, target: Node, there: Found) -> None:
         first, second = self._node(found.inode), self._node(there.inode)

@@ -52,11 +52,12 @@ class Syncs(Trust):
                 if node.syncs > INLINE_SYNCS and node.nlink:
                     self._move_out(node)
             need = 0 if node.nlink == 0 else node.size_gen if data_only else node.gen
-            quick = not (self.content.new_shards and self._blobs(inode))
+            blobs = self._blobs(inode)
+            quick = not self.content.unsynced_names(blobs)
             serial = self._put_down(need) if quick else 0
             quick = quick and (serial > 0 or self._commit_few(need))
             upto = self._gen if serial else self._committed
-            todo = self._take_unsynced(self._blobs(inode)) if quick else []
+            todo = self._take_unsynced(blobs) if quick else []
         if not quick:
             yield None
             try:
@@ -116,7 +117,7 @@ class Syncs(Trust):
         ):
             return 0
         try:
-            if self.db.in_transaction:
+            if self.db.in_transaction or self._batch is not None:  # a thread has just written one that is not settled
                 return 0
             self._mark_rows()
             return self.journal.write(Rows(self._pending, self._cookies_taken))

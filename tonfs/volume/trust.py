@@ -19,6 +19,7 @@ from ..errors import FsError
 from ..ids import Inode
 from ..log import get_logger
 from . import segments as seg
+from .content import TOP
 from .contents import Contents
 from .node import Node
 from .schema import ALL_SAFE, CONTENT, DIRTY, SEGMENTED, WINDOW_SIZE
@@ -51,6 +52,8 @@ class Trust(Contents):
         self._syncing = None
         self._looked_at = None if self.clean_start else 0
         self._unmarked = not self.clean_start
+        if not self.clean_start:
+            self.content.unsure = {TOP, *self.content.shards()}
 
     def _on_disk(self, node: Node) -> bool:
         if not node.placed:
@@ -69,6 +72,8 @@ class Trust(Contents):
         """Its bytes are on the disk, change `need` still has to be made durable: with it goes that they are. The
         change to ask for instead."""
         with self.lock:
+            if self._nodes.get(node.inode) is not node:  # removed, or out of memory and back meanwhile
+                return need
             if self._durable >= need or not node.placed or node.safe >= node.size or not self._on_disk(node):
                 return need
             self._gen += 1
@@ -113,7 +118,7 @@ class Trust(Contents):
             waiting, shards = dict(self._unsynced), dict(self.content.new_shards)
             suspect = self._suspect
             few = not suspect and len(waiting) <= FEW
-            todo = self._take_unsynced(waiting) if few else [(blob, -1, gen) for blob, gen in waiting.items()]
+            todo = self._take_unsynced(waiting) if few else [(blob, -1, last) for blob, last in waiting.items()]
         if few:
             self._sync_taken(todo, shards)
             return
@@ -124,6 +129,7 @@ class Trust(Contents):
             if suspect:
                 self._suspect = False
                 self._synced.clear()
+                self.content.unsure.clear()
 
     def _sync_beside(self) -> None:
         try:
@@ -187,7 +193,7 @@ class Trust(Contents):
             inode=node.inode, was=node.size, now=size, cut=node.size - size,
         )  # fmt: skip
         if node.flags & CONTENT:
-            self._unsynced[Inode(node.blob)] = self._gen
+            self._note_written(Inode(node.blob))
             self.content.make_at_least(Inode(node.blob), size)
         else:
             self._set_segments(node, seg.without(self._segments(node), there, node.size))

@@ -347,3 +347,41 @@ def test_after_a_commit_that_failed_the_index_still_has_not_heard_of_content_fil
     volume.sync(inode)
     assert volume.journal._serial == serial
     assert volume._wal_synced == volume._gen
+
+
+class Late:
+    """A lock that is free because its holder has just ended: a thread that wrote a batch."""
+
+    def __init__(self, volume: Volume) -> None:
+        self.real, self.volume = volume._flushing, volume
+        self.batch = volume._take()
+
+    def acquire(self, blocking: bool = True) -> bool:
+        if not self.batch.written:
+            self.volume._write(self.batch)
+        return self.real.acquire(blocking)
+
+    def release(self) -> None:
+        self.real.release()
+
+    def __enter__(self) -> bool:
+        return self.real.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        self.real.release()
+
+
+def test_a_batch_that_a_thread_has_just_written_is_not_built_on(
+    volume: Volume, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    inode = new(volume, b"a", b"one")
+    volume.sync(inode)
+    volume.write(inode, 0, b"two")
+    serial = volume.journal._serial
+    with volume.lock, monkeypatch.context() as patch:
+        patch.setattr(volume, "_flushing", Late(volume))
+        volume.write(inode, 0, b"six")
+        volume.sync(inode)
+    assert volume.journal._serial == serial
+    assert volume._wal_synced == volume._gen
+    assert after_crash(volume, tmp_path / "1") == {"a": b"six"}

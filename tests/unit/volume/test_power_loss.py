@@ -119,7 +119,10 @@ class Disk:
             return
         if op.kind == "m":
             self.folders.add(op.path)
-        if op.kind in "mc":
+        if op.kind == "a":
+            for path in sorted(self.folders | set(self.files)):
+                self.play(Op("s", path, 0, b"", 0))
+        elif op.kind in "mc":
             self.files[op.path] = File()
             self._change(op.path, self.files[op.path])
         elif op.kind == "u":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import threading
@@ -13,8 +14,11 @@ import pytest
 from tests.unit.volume.helpers import crash_copy
 from tonfs.ids import Inode
 from tonfs.volume import ROOT, SetAttr, Volume
+from tonfs.volume import core as core_module
 from tonfs.volume import inodes as inodes_module
 from tonfs.volume import syncs as syncs_module
+from tonfs.volume.check import open_index
+from tonfs.volume.check_content import check_content
 
 BIG = b"B" * 40_000
 
@@ -232,3 +236,48 @@ def test_bytes_of_a_small_file_that_changed_in_place_cost_one_page(volume: Volum
     volume.commit()
     assert frames() - before <= 4, "of the 4 pages that the bytes have, only one changed"
     assert volume._read.execute("SELECT data FROM inline").fetchone()[0][7999:8002] == b"xyx"
+
+
+def test_an_inode_that_changed_while_its_bytes_were_synced_is_not_set_back(volume: Volume) -> None:
+    inode = new(volume, b"f")
+    walk = volume.sync_steps(inode)
+    assert next(walk) is None  # the first file of its directory: slow
+    with volume.lock:
+        volume._commit_locked()
+        del volume._nodes[inode]  # as when there are too many
+    volume.setattr(inode, SetAttr(mode=0o600))
+    assert list(walk) == []
+    volume.commit()
+    assert volume._read.execute("SELECT mode & 511 FROM inode WHERE inode = ?", (inode,)).fetchone() == (0o600,)
+
+
+def test_after_a_kill_names_of_content_files_are_synced_with_them(
+    volume: Volume, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are in the page cache only, if the process before was killed; then the power fails."""
+    inode = new(volume, b"f")
+    volume.background()
+    copy = Volume(crash_copy(volume.directory, tmp_path / "copy"))
+    folders: list[str] = []
+    monkeypatch.setattr(core_module, "sync_directory", lambda path: folders.append(path.name))
+    assert steps(copy, inode) == [None]
+    assert sorted(folders) == [copy.content.path(inode).parent.name, "content"]
+    copy.abandon()
+
+
+def test_an_empty_file_whose_content_file_is_not_there_can_be_written(volume: Volume, tmp_path: Path) -> None:
+    """Its place was made, then its bytes did not fit, and the power failed."""
+    inode = volume.create(ROOT, b"f", 0o644, 0, 0).inode
+    with volume.lock:
+        volume._spill(volume._node(inode), 40_000)
+    volume.commit()
+    directory = crash_copy(volume.directory, tmp_path / "copy")
+    (path,) = (directory / "content").rglob(f"{inode:x}")
+    path.unlink()
+    with contextlib.closing(open_index(directory)) as db:
+        assert list(check_content(db, directory, lambda *_: None)) == []
+    copy = Volume(directory)
+    copy.write(inode, 0, BIG)
+    copy.sync(inode)
+    assert copy.read(inode, 0, len(BIG) + 1).data == BIG
+    copy.close()

@@ -1,7 +1,8 @@
 /* Preloaded: writes down every call that changes a file below $RECORD_ROOT, and every fsync, to $RECORD_LOG.
  *
  * A record is "op path-length offset data-length\n", then the path and the data. Ops: w write, t truncate, s fsync,
- * c create, u unlink, r rename (data: the new path), m mkdir, p punch (data-length counts, no data follows).
+ * c create, u unlink, r rename (data: the new path), m mkdir, p punch (data-length counts, no data follows), a all that
+ * waits is written (syncfs).
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -123,6 +124,12 @@ TRUNCATE(ftruncate64)
     }
 SYNC(fsync, SYS_fsync)
 SYNC(fdatasync, SYS_fdatasync)
+
+int syncfs(int fd) {
+    int done;
+    ON_FD(done, (int)syscall(SYS_syncfs, fd), fd, 'a', 0, NULL, 0);
+    return done;
+}
 
 #define FALLOCATE(name)                                                                                                \
     int name(int fd, int mode, off64_t offset, off64_t length) {                                                       \

@@ -124,11 +124,41 @@ def truncating_and_writing_anew(work: Work) -> None:
         work.volume.write(inode, 0, new)
         work.volume.sync(inode)
         work.must(name, new)
-        work.may(name, ANY)
-        work.volume.truncate(inode, 1000)
-        work.volume.truncate(inode, 30_000)
-        work.volume.sync(inode)
-        work.must(name, new[:1000] + bytes(29_000))
+        for at in (1000, 500):  # what lay behind the new end never shows again
+            work.may(name, new[:at], new[:at] + bytes(30_000 - at))
+            work.volume.truncate(inode, at)
+            if at == 500:
+                work.volume.commit()
+            work.volume.truncate(inode, 30_000)
+            work.volume.background()
+            work.volume.sync(inode)
+            work.must(name, new[:at] + bytes(30_000 - at))
+
+
+def holes_and_replaced_names_keep_their_size(work: Work) -> None:
+    """Of files that get a content file after they were promised."""
+    volume, zeros = work.volume, bytes(40_000)
+    work.may("hole", b"", zeros)
+    hole = volume.create(ROOT, b"hole", 0o644, 0, 0).inode
+    volume.truncate(hole, len(zeros))
+    volume.sync(hole)
+    work.must("hole", zeros)
+    filled = zeros[:20_000] + TINY + zeros[20_004:]
+    work.may("hole", filled)
+    volume.write(hole, 20_000, TINY)
+    volume.background()
+    volume.sync(hole)
+    work.must("hole", filled)
+    work.new("lines", OTHER)
+    lines = work.new("lines.new", TINY, sync=False)
+    work.may("lines.new", ANY)
+    work.may("lines", TINY, TINY + BIG)
+    volume.rename(ROOT, b"lines.new", ROOT, b"lines")
+    volume.write(lines, len(TINY), BIG)  # before the index hears of any of it
+    volume.background()
+    volume.sync(lines)
+    work.must("lines", TINY + BIG)
+    work.must("lines.new", None)
 
 
 def removal_and_times(work: Work) -> None:
@@ -250,6 +280,7 @@ STEPS = (
     a_log_grows,
     a_rename_over_is_old_or_new,
     truncating_and_writing_anew,
+    holes_and_replaced_names_keep_their_size,
     removal_and_times,
     objects,
     packed_bytes,
