@@ -19,6 +19,8 @@ PREFIXES: Final = (b"user.", b"trusted.", b"security.")
 RESERVED: Final = b"user.tonfs."
 POLICY: Final = PATH_POLICY_PREFIX.encode()
 VALUE_MAX: Final = 1 << 16
+LIST_MAX: Final = 1 << 16
+"""Bytes of all names of a file, each with its end: the kernel hands out no longer list, and none of a longer one."""
 
 
 def _no_data(name: bytes) -> FsError:
@@ -35,6 +37,8 @@ def _check(name: bytes) -> None:
         raise FsError(f"Attributes like {name!r} are not supported.", errno.EOPNOTSUPP)
     if len(name) > NAME_MAX:
         raise FsError("The attribute's name is too long.", errno.ERANGE)
+    if name in PREFIXES:
+        raise FsError("An attribute needs a name behind its name space.", errno.EINVAL)
 
 
 class Xattrs(Sharing):
@@ -100,9 +104,16 @@ class Xattrs(Sharing):
         if len(value) > VALUE_MAX:
             raise FsError("The value is too large.", errno.E2BIG)
         self.space.require()
+        if node.flags & XATTRS:
+            self._require_list_room(inode, name)
         self._sql("INSERT OR REPLACE INTO xattr VALUES (?, ?, ?)", (inode, name, value))
         node.set(XATTRS)
         self._touch(node)
+
+    def _require_list_room(self, inode: Inode, name: bytes) -> None:
+        others = "SELECT coalesce(sum(length(name) + 1), 0) FROM xattr WHERE inode = ? AND name != ?"
+        if self.db.execute(others, (inode, name)).fetchone()[0] + len(name) + 1 > LIST_MAX:
+            raise FsError("The file has as many attributes as a list of them can tell.", errno.ENOSPC)
 
     @locked
     def list_xattrs(self, inode: Inode) -> list[bytes]:

@@ -36,6 +36,21 @@ def test_other_name_spaces_are_refused(volume: Volume) -> None:
     refused(errno.EOPNOTSUPP, lambda: volume.get_xattr(inode, b"system.posix_acl_access"))
     refused(errno.E2BIG, lambda: volume.set_xattr(inode, b"user.a", bytes(65537)))
     refused(errno.ERANGE, lambda: volume.set_xattr(inode, b"user." + b"a" * 255, b""))
+    for name in (b"user.", b"trusted.", b"security."):
+        refused(errno.EINVAL, lambda name=name: volume.set_xattr(inode, name, b"x"))  # type: ignore[misc]
+
+
+def test_no_more_attributes_than_a_list_can_tell(volume: Volume) -> None:
+    """The kernel hands out 64 KiB of names; of a longer list it showed none at all (E2BIG)."""
+    inode = new(volume, b"f").inode
+    names = [b"user.%03d" % n + b"x" * 247 for n in range(256)]
+    for name in names:
+        volume.set_xattr(inode, name, b"")
+    refused(errno.ENOSPC, lambda: volume.set_xattr(inode, b"user.x", b""))
+    volume.set_xattr(inode, names[7], b"a value may change")
+    assert volume.list_xattrs(inode) == names
+    volume.remove_xattr(inode, names[8])
+    volume.set_xattr(inode, b"user.x", b"")
 
 
 def test_what_tonfs_tells_is_read_only_and_not_listed(volume: Volume) -> None:
