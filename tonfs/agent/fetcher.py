@@ -29,6 +29,8 @@ STALE_AFTER: Final = 3600.0
 """An audit older than this, and than three intervals, lets no local data go."""
 READ_LEASE: Final = 5.0
 """Seconds for which the front may read what was fetched; a drop and a new fetch would lay the file out anew, sparse."""
+DROP_TRIES: Final = 3
+"""Pauses of its readers that a drop of a pack waits for; one that is read all the time stays."""
 
 
 async def fetch(agent: Agent, bag_id: BagId, offset: int, length: int, timeout: float) -> None:
@@ -112,26 +114,42 @@ def _check_may_drop(agent: Agent, bag_id: BagId) -> None:
 
 
 async def drop_local(agent: Agent, bag_ids: list[BagId]) -> tuple[list[BagId], list[tuple[BagId, str]]]:
-    """Delete the local data of these packs where that is safe. Returns (dropped, kept with the reason)."""
+    """Delete the local data of these packs where that is safe. Returns (dropped, kept with the reason).
+
+    Those that are being read wait for a pause of their readers, who go on meanwhile.
+    """
     dropped: list[BagId] = []
     kept: list[tuple[BagId, str]] = []
-    for bag_id in bag_ids:
-        try:
-            async with agent.locks.alone(bag_id):
-                _check_may_drop(agent, bag_id)
-                await trio.sleep_until(agent.being_read.pop(bag_id, 0.0))
-                await agent.net.forget(bag_id)
-                agent.to_seed.add(bag_id)  # again, should an audit have failed meanwhile
-                _check_may_drop(agent, bag_id)
-                agent.to_seed.discard(bag_id)
-                agent.store.set_local(bag_id, False)  # before the data goes: a crash must not promise what is gone
-                await trio.to_thread.run_sync(_drop, agent.pack_directory(bag_id))
-            dropped.append(bag_id)
-        except TonfsError as exc:
-            kept.append((bag_id, exc.message))
+    left = list(dict.fromkeys(bag_ids))
+    for _ in range(DROP_TRIES):
+        await trio.sleep_until(max((agent.being_read.get(bag_id, 0.0) for bag_id in left), default=0.0))
+        busy: list[BagId] = []
+        for bag_id in left:
+            try:
+                (dropped if await _drop_unread(agent, bag_id) else busy).append(bag_id)
+            except TonfsError as exc:
+                kept.append((bag_id, exc.message))
+        left = busy
+    kept.extend((bag_id, "it is being read") for bag_id in left)
     if dropped:
         log.info("local pack data dropped", packs=len(dropped))
     return dropped, kept
+
+
+async def _drop_unread(agent: Agent, bag_id: BagId) -> bool:
+    """Did the pack's data go? Not while the front may read it. Raises NotFound, Refused."""
+    async with agent.locks.alone(bag_id):
+        if agent.being_read.get(bag_id, 0.0) > trio.current_time():
+            return False
+        agent.being_read.pop(bag_id, None)
+        _check_may_drop(agent, bag_id)
+        await agent.net.forget(bag_id)
+        agent.to_seed.add(bag_id)  # again, should an audit have failed meanwhile
+        _check_may_drop(agent, bag_id)
+        agent.to_seed.discard(bag_id)
+        agent.store.set_local(bag_id, False)  # before the data goes: a crash must not promise what is gone
+        await trio.to_thread.run_sync(_drop, agent.pack_directory(bag_id))
+        return True
 
 
 def _drop(directory: Path) -> None:

@@ -431,13 +431,41 @@ async def test_what_was_fetched_a_moment_ago_stays_for_its_reader(tmp_path: Path
         assert trio.current_time() - asked >= fetcher.READ_LEASE
 
 
+async def test_readers_of_a_pack_that_shall_go_are_not_held_up(tmp_path: Path, autojump_clock: MockClock) -> None:
+    """`tonfs evict` while somebody reads: each read used to wait until the pack was dropped, five seconds."""
+    async with agent_world(tmp_path) as world, world.running() as agent, trio.open_nursery() as nursery:
+        bag = await filled(world)
+        answers: list[tuple[list[BagId], list[tuple[BagId, str]]]] = []
+
+        async def drop() -> None:
+            answers.append(await fetcher.drop_local(agent, [bag]))
+
+        await fetcher.fetch(agent, bag, 0, 10, 5.0)
+        nursery.start_soon(drop)
+        for _ in range(40):
+            await trio.sleep(1.0)
+            asked = trio.current_time()
+            await fetcher.fetch(agent, bag, 0, 10, 60.0)
+            assert trio.current_time() - asked < fetcher.READ_LEASE
+        assert answers == [([], [(bag, "it is being read")])]
+        nursery.start_soon(drop)
+        await world.until(lambda: len(answers) == 2)
+        assert answers[1] == ([bag], [])
+
+
 async def test_an_audit_that_fails_while_local_data_is_about_to_go_keeps_it(
-    tmp_path: Path, autojump_clock: MockClock
+    tmp_path: Path, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with agent_world(tmp_path, providers=3) as world, world.running() as agent:
         bag = await filled(world)
-        world.providers[0].fault = "silent"
-        agent.being_read[bag] = trio.current_time() + 120.0  # a reader holds up the drop meanwhile
+        forget = world.net.forget
+
+        async def slow_forget(bag_id: BagId) -> None:
+            await forget(bag_id)
+            world.providers[0].fault = "silent"
+            await trio.sleep(120.0)
+
+        monkeypatch.setattr(world.net, "forget", slow_forget)
         dropped, kept = await fetcher.drop_local(agent, [bag])
         assert (dropped, [why for _, why in kept]) == ([], ["not enough audited replicas yet"])
         row = agent.store.bag(bag)
