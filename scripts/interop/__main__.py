@@ -11,12 +11,13 @@ import tempfile
 import time
 from pathlib import Path
 
-from . import bags, files, fuzz, market, network, s3, s3_tests, suites, xfstests
+from . import agent, bags, files, fuzz, market, network, s3, s3_tests, suites, xfstests
 from .kit import Judge, Missing
 
 GROUPS: dict[str, tuple[Judge, ...]] = {
     "files": files.JUDGES,
     "suites": (*suites.JUDGES, *xfstests.JUDGES),
+    "agent": agent.JUDGES,
     "s3": (*s3.JUDGES, *s3_tests.JUDGES),
     "network": (*network.JUDGES, *fuzz.JUDGES),
     "bags": bags.JUDGES,

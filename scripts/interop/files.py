@@ -12,7 +12,7 @@ import sys
 from contextlib import closing
 from pathlib import Path
 
-from .kit import Judge, digest, mounted, need, run, sample
+from .kit import Judge, between, digest, mounted, need, run, sample
 
 
 def git(base: Path) -> str:
@@ -24,9 +24,12 @@ def git(base: Path) -> str:
         run(program, "init", "-q", str(repo))
         run(program, "add", "-A", cwd=repo)
         run(program, *identity, "commit", "-qm", "one", cwd=repo)
+        between(point)
         run(program, "gc", "-q", cwd=repo)
+        between(point)
         run(program, "fsck", "--full", "--strict", cwd=repo)
         run(program, "clone", "-q", str(repo), str(point / "clone"))
+        between(point)
         if digest(point / "clone" / "fuse") != digest(repo / "fuse"):
             raise RuntimeError("a clone differs from its origin")
     return "init, add, commit, gc, fsck --full --strict, clone"
@@ -93,8 +96,10 @@ def tar(base: Path) -> str:
     with mounted(base) as point:
         archive = point / "a.tar"
         run(program, "-cf", str(archive), *words, "-C", str(source), ".")
+        between(point)
         (point / "out").mkdir()
         run(program, "-xpf", str(archive), *words, "-C", str(point / "out"))
+        between(point)
         same(point / "out", source)
         run(program, "-df", str(archive), *words, "-C", str(point / "out"))
         run(program, "-cf", str(base / "back.tar"), *words, "-C", str(point / "out"), ".")
@@ -110,12 +115,14 @@ def rsync(base: Path) -> str:
     with mounted(base) as point:
         for start, end in ((source, point / "copy"), (point / "copy", base / "back")):
             run(program, "-aHAXS", f"{start}/", f"{end}/")
+            between(point)
             same(end, source)
             again = run(program, "-aHAXSi", f"{start}/", f"{end}/")
             if again.strip():
                 raise RuntimeError(f"a second run still moves: {again[:200]}")
         sources = sample(base)
         run(program, "-a", f"{sources}/", f"{point}/sources/")
+        between(point)
         if again := run(program, "-aci", f"{sources}/", f"{point}/sources/").strip():
             raise RuntimeError(f"checksums differ: {again[:200]}")
     return "-aHAX there and back, second runs empty"
@@ -154,6 +161,7 @@ def sqlite(base: Path) -> str:
         for mode in modes:
             path = point / f"{mode}.db"
             last = killed_writer(path, mode, 30)
+            between(point)
             with closing(sqlite3.connect(path)) as db:
                 if (said := db.execute("PRAGMA integrity_check").fetchone()[0]) != "ok":
                     raise RuntimeError(f"journal mode {mode}: {said}")

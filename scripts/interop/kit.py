@@ -5,10 +5,13 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+import signal
 import socket
 import subprocess
+import tempfile
+import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -69,7 +72,8 @@ def free_port() -> int:
 
 
 @contextmanager
-def mounted(base: Path) -> Iterator[Path]:
+def alone(base: Path) -> Iterator[Path]:
+    """A mounted volume without network and agent."""
     volume, point = base / "volume", base / "mount"
     run(TONFS, "--volume", str(volume), "init", "--network", "none")
     run(TONFS, "--volume", str(volume), "mount", str(point))
@@ -79,6 +83,65 @@ def mounted(base: Path) -> Iterator[Path]:
         subprocess.run([TONFS, "umount", "--lazy", str(point)], check=False, capture_output=True, timeout=DEADLINE)
         raise
     run(TONFS, "umount", str(point))
+
+
+@dataclass(frozen=True)
+class Mounting:
+    """How judges get their volumes."""
+
+    mounted: Callable[[Path], AbstractContextManager[Path]]
+    between: Callable[[Path], None]
+    """What happens to a mount between two steps of a judge."""
+
+
+_mounting = [Mounting(alone, lambda point: None)]
+
+
+def mounted(base: Path) -> AbstractContextManager[Path]:
+    """A mounted volume below `base`."""
+    return _mounting[-1].mounted(base)
+
+
+def between(point: Path) -> None:
+    """A judge has ended a step: with an agent at work, everything is evicted now."""
+    _mounting[-1].between(point)
+
+
+def run_disturbed(point: Path, *argv: str, deadline: float = DEADLINE) -> str:
+    """As `run` in the mount; with an agent at work the command is stopped every second, and everything is evicted."""
+    if len(_mounting) == 1:
+        return run(*argv, cwd=point, deadline=deadline)
+    end = time.monotonic() + deadline
+    with tempfile.TemporaryFile("w+") as out:
+        with subprocess.Popen(argv, stdout=out, stderr=subprocess.STDOUT, cwd=point) as process:
+            try:
+                while process.poll() is None:
+                    with suppress(subprocess.TimeoutExpired):
+                        process.wait(1.0)
+                        break
+                    if time.monotonic() > end:
+                        raise RuntimeError(f"'{' '.join(argv[:5])}' did not end within {deadline:g} s")
+                    process.send_signal(signal.SIGSTOP)
+                    between(point)
+                    process.send_signal(signal.SIGCONT)
+            except BaseException:
+                process.kill()
+                raise
+        out.seek(0)
+        told = out.read()
+    if process.returncode:
+        raise RuntimeError(f"'{' '.join(argv[:5])}' ended with {process.returncode}: {told[-400:]}")
+    return told
+
+
+@contextmanager
+def mounting(how: Mounting) -> Iterator[None]:
+    """Judges in here get their volumes mounted in another way."""
+    _mounting.append(how)
+    try:
+        yield
+    finally:
+        _mounting.pop()
 
 
 def digest(root: Path) -> dict[str, str]:
