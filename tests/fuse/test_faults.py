@@ -109,9 +109,9 @@ def faulty(root_and_fuse: None, tmp_path: Path) -> Iterator[Faulty]:
             process.kill()
 
 
-def with_file(path: Path, action: Callable[[int], object]) -> Callable[[], None]:
+def with_file(path: Path, action: Callable[[int], object], flags: int = os.O_RDWR) -> Callable[[], None]:
     def run() -> None:
-        fd = os.open(path, os.O_RDWR)
+        fd = os.open(path, flags)
         try:
             action(fd)
         finally:
@@ -137,6 +137,11 @@ def test_no_request_that_breaks_inside_ends_the_mount(faulty: Faulty) -> None:
         ("peek", lambda: os.stat(point / "nobody asked for this before")),
         ("make", lambda: (point / "new").touch()),
         ("make", lambda: (point / "newdir").mkdir()),
+        ("make", lambda: os.mkfifo(point / "newfifo")),
+        ("live", lambda: os.listdir(point)),
+        ("hold", lambda: (point / "file").open().close()),
+        ("hold", lambda: os.listdir(point)),
+        ("resize", lambda: (point / "file").open("wb").close()),
         ("symlink", lambda: (point / "newlink").symlink_to("x")),
         ("readlink", lambda: os.readlink(point / "link")),
         ("link", lambda: os.link(point / "file", point / "second")),
@@ -153,6 +158,7 @@ def test_no_request_that_breaks_inside_ends_the_mount(faulty: Faulty) -> None:
         ("remove_xattr", lambda: os.removexattr(point / "file", "user.one")),
         ("read_into", with_file(point / "file", lambda fd: os.posix_fadvise(fd, 0, 0, 4) or os.pread(fd, 9000, 0))),
         ("write", with_file(point / "file", far_write)),
+        ("sync_steps", with_file(point / "dir", os.fsync, os.O_RDONLY)),
         ("sync_steps", with_file(point / "file", lambda fd: os.pwrite(fd, b"z", 1) and os.fsync(fd))),
     ]
     for method, action in cases:
