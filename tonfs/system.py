@@ -37,7 +37,9 @@ def from_sqlite(exc: Exception, path: Path, what: str = "") -> TonfsError:
     code = getattr(exc, "sqlite_errorcode", 0) & 0xFF
     if code == _SQLITE_FULL or (code == _SQLITE_IOERR and is_full(path.parent)):
         return NoSpace(f"{what or path} cannot be opened: the disk is full.", hint=_MAKE_ROOM)
-    return Refused(text, hint=OTHER_USER) if code in _SQLITE_FORBIDDEN else Damaged(text)
+    if code in _SQLITE_FORBIDDEN:
+        return Refused(text, hint=OTHER_USER)
+    return Damaged(text, hint=f"Put a copy of {path.name} back, and leave what is beside it as it is.")
 
 
 def is_full(directory: Path) -> bool:

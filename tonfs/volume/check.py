@@ -57,6 +57,7 @@ def open_index(volume: Path) -> sqlite3.Connection:
     index), Damaged."""
     path = volume / schema.INDEX_NAME
     if not path.exists():
+        schema.refuse_to_forget(volume)
         raise NotFound(f"There is no index at {path}.", hint="Mount the volume once; that makes it.")
     if not os.access(path, os.R_OK):
         raise Refused(f"{path} may not be read.", hint="Run it as the user whom the volume belongs to, or as root.")
@@ -70,6 +71,8 @@ def open_index(volume: Path) -> sqlite3.Connection:
         raise from_sqlite(exc, path, f"The index {path}") from None
     if version < len(schema.MIGRATIONS):
         db.close()
+        if version == 0:
+            schema.refuse_to_forget(volume)
         raise UsageError("The index was made by an older tonfs.", hint="Mount the volume once, then check it.")
     if version > len(schema.MIGRATIONS):
         db.close()

@@ -126,7 +126,7 @@ class Core:
         path = self.directory / schema.INDEX_NAME
         try:
             self.db = schema.connect(path)
-            schema.migrate(self.db)
+            schema.migrate(self.db, self.directory)
             self._checkpointer = schema.connect(path, cache_kib=1000)
             self._read = schema.connect(path, read_only=True)
             self.reader = schema.connect(path, read_only=True, cache_kib=4000)

@@ -6,6 +6,7 @@ names and keys BLOBs, file sizes and offsets bytes. `PRAGMA user_version` is the
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
@@ -256,9 +257,21 @@ def _quote(path: Path) -> str:
     return str(path.absolute()).replace("%", "%25").replace("?", "%3f").replace("#", "%23")
 
 
-def migrate(db: sqlite3.Connection) -> None:
-    """Bring the database to the present version. Raises Damaged for one made by a newer tonfs."""
+def refuse_to_forget(directory: Path) -> None:
+    """For a volume without an index, or with an empty one: a new one would give out the numbers of files whose bytes
+    are still here. An index is on the disk before the first byte is, so no crash looks like this. Raises Damaged."""
+    if any(files for name in ("content", "packs") for _, _, files in os.walk(directory / name)):
+        raise Damaged(
+            f"The index {directory / INDEX_NAME} is gone or empty, and the bytes of files are still beside it.",
+            hint="Put a copy of index.db back. To begin anew, move the directories content and packs away first.",
+        )
+
+
+def migrate(db: sqlite3.Connection, directory: Path) -> None:
+    """Bring the database to the present version. Raises Damaged for one made by a newer tonfs, or a lost one."""
     (version,) = db.execute("PRAGMA user_version").fetchone()
+    if version == 0:
+        refuse_to_forget(directory)
     if version > len(MIGRATIONS):
         raise Damaged(
             f"The index has version {version}, this tonfs knows versions up to {len(MIGRATIONS)}.",

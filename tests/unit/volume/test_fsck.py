@@ -417,7 +417,7 @@ def test_what_cannot_be_mended_is_said_and_left_alone(name: str, damage: Damage,
 def test_a_missing_index_or_another_version_is_named(world: World, tmp_path: Path) -> None:
     with pytest.raises(NotFound):
         look(tmp_path, 1, _Shown(quiet=True))
-    world.sql("PRAGMA user_version = 0")
+    world.sql("PRAGMA user_version = 1")
     with pytest.raises(UsageError, match="older"):
         world.fsck()
     world.sql("PRAGMA user_version = 999")

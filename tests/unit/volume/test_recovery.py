@@ -15,6 +15,7 @@ from tests.unit.volume.test_names import new, refused
 from tonfs.errors import Busy, Damaged, NotFound
 from tonfs.ids import Inode
 from tonfs.volume import ROOT, PackedFile, Volume, schema
+from tonfs.volume.check import open_index
 from tonfs.volume.check_content import check_content
 from tonfs.volume.recovery import VERSION_JUMP
 
@@ -49,6 +50,32 @@ def test_an_index_of_a_newer_tonfs_is_left_alone(directory: Path) -> None:
     (directory / "index.db").write_bytes(b"this is not a database" * 1000)
     with pytest.raises(Damaged):
         Volume(directory)
+
+
+@pytest.mark.parametrize("left", ["nothing", "an empty file"])
+@pytest.mark.parametrize("place", ["content", "packs"])
+def test_a_lost_index_is_no_new_volume_while_bytes_are_there(directory: Path, left: str, place: str) -> None:
+    volume = Volume(directory)
+    inode = new(volume, b"f").inode
+    volume.write(inode, 0, b"x" * 1_000_000)
+    volume.close()
+    if place == "packs":
+        shutil.rmtree(directory / "content")
+        (directory / "packs" / "ab").mkdir(parents=True)
+        (directory / "packs" / "ab" / "data").write_bytes(b"x")
+    before = {path: path.read_bytes() for path in directory.glob("[cp]*/**/*") if path.is_file()}
+    assert before
+    for file in directory.glob("index.db*"):
+        file.unlink()
+    if left != "nothing":
+        (directory / "index.db").touch()
+    for open_it in (Volume, open_index, Volume):  # the second time an attempt's traces are there
+        with pytest.raises(Damaged, match="gone or empty") as caught:
+            open_it(directory)
+        assert "copy of index.db" in caught.value.hint
+    assert all(path.read_bytes() == data for path, data in before.items())
+    shutil.rmtree(directory / place)
+    Volume(directory).close()
 
 
 def test_nothing_is_asked_and_nothing_changes_after_an_orderly_end(volume: Volume) -> None:
@@ -518,7 +545,7 @@ def test_what_version_5_had_on_the_disk_is_safe(directory: Path) -> None:
     for inode, flags in ((2, schema.DIRTY | schema.CONTENT | 2048), (3, schema.DIRTY | schema.CONTENT)):
         row = (inode, 0o100644, 1, 0, 0, 0, 9, 8, 1, 1, 1, 1, 7, 1, flags, 0)
         db.execute(f"INSERT INTO inode VALUES ({', '.join('?' * 16)})", row)
-    schema.migrate(db)
+    schema.migrate(db, directory)
     assert db.execute("SELECT inode, safe, flags & 2048 FROM inode").fetchall() == [(2, 9, 0), (3, 0, 0)]
     db.close()
 
