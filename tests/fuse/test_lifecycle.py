@@ -8,6 +8,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -177,6 +178,30 @@ def test_the_command_tells_the_real_reason(stage: Mounted, tmp_path: Path) -> No
     done = tonfs("--volume", str(other.volume), "mount", str(stage.point), check=False)
     assert done.returncode == 1
     assert "mounted at" in done.stderr
+
+
+def test_a_mount_that_does_not_answer_is_no_mount(stage: Mounted) -> None:
+    """libfuse and the kernel do not come to terms: nobody is told that the mount is there."""
+    code = """if True:
+        import sys
+        from pathlib import Path
+        from tonfs.config import load
+        from tonfs.errors import Refused
+        from tonfs.front import FrontConfig, run_front
+        from tonfs.fuse import MountOptions
+        volume, point = map(Path, sys.argv[1:])
+        options = MountOptions(kernel=("max_read=100",))
+        config = FrontConfig(volume=volume, settings=load(volume)[0], mount=point, options=options, s3_listen="")
+        try:
+            run_front(config, lambda: print("ready"))
+        except Refused as exc:
+            print(exc.message)
+    """
+    words = [sys.executable, "-c", code, str(stage.volume), str(stage.point)]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
+    assert done.stdout.startswith(f"{stage.point} was mounted and does not answer"), done
+    assert find_mount(str(stage.point)) is None
+    (stage.volume / "log" / "front.log").unlink(missing_ok=True)
 
 
 def test_the_mount_table_shows_volume_and_type(stage: Mounted) -> None:

@@ -117,7 +117,7 @@ class Front:
 
     async def _start_mount(self, doors: trio.Nursery, fetcher: Fetcher, reports: Reports) -> None:
         assert self._config.mount is not None
-        point = prepare(self._config.mount)
+        point = prepare(self._config.mount, self._config.volume)
         self._mount = Mount(self._volume, fetcher, self._config.options, point, self._volume.directory, reports)
         self._mount.start()
         # Nothing may touch the mount point before this task serves it.

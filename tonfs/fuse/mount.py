@@ -149,7 +149,7 @@ class Mount:
     ) -> None:
         self.point = point
         self.alive = False
-        self._started = False
+        self._started = self._answered = False
         self._options = options
         self._source = mountpoint.source_of(volume)
         self._handlers = Handlers(namespace, fetch, options, reports)
@@ -184,7 +184,8 @@ class Mount:
         self._started = True
 
     async def serve(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Answer requests until the file system is unmounted, by `stop` or by anybody else."""
+        """Answer requests until the file system is unmounted, by `stop` or by anybody else. Started when
+        one was answered. Raises Refused."""
         self._invalidator.start()
         self.alive = True
         self._kernel.pull, self._kernel.settle = self._invalidator.pull, self._invalidator.settle
@@ -193,14 +194,22 @@ class Mount:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._tune)
                 await nursery.start(self._handlers.disk.run)
-                if not self._options.read_only:
-                    nursery.start_soon(keep_sending, self.point, self._writers, self._sent)
-                task_status.started()
+                # Also for ro: a remount may make it writable.
+                nursery.start_soon(keep_sending, self.point, self._writers, self._sent)
+                nursery.start_soon(self._say_when_it_answers, task_status)
                 await self._answer()
+                if not self._answered:  # the kernel and libfuse disagreed when they met; libfuse said why on stderr
+                    raise Refused(f"{self.point} was mounted and does not answer.", hint="The front's log says more.")
                 nursery.cancel_scope.cancel()
         finally:
             self.alive = self._kernel.mounted = False
             self._ended.set()
+
+    async def _say_when_it_answers(self, task_status: trio.TaskStatus[None]) -> None:
+        with contextlib.suppress(OSError):  # the session ends then
+            await trio.to_thread.run_sync(os.statvfs, self.point, abandon_on_cancel=True)
+            self._answered = True
+            task_status.started()
 
     def _writers(self) -> Iterable[Inode]:
         """Files of which the kernel may hold bytes that programs wrote and we have not seen."""

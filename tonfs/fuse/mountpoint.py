@@ -144,8 +144,11 @@ def change_flags(point: str, flags: list[str]) -> None:
         raise Refused(f"{point} cannot be remounted: {done.stderr.strip()}.")
 
 
-def prepare(directory: Path) -> str:
-    """Check a mount point, cleaning up a dead mount of ours first. Returns its real path. Raises TonfsError."""
+def prepare(directory: Path, volume: Path | None = None) -> str:
+    """Check a mount point, cleaning up a dead mount of ours first. Returns its real path. Raises TonfsError.
+
+    `volume` must not be found at or below it: the front would wait for itself at every step.
+    """
     point = real_path(directory)
     there = find_mount(point)
     if there is not None and there.type.startswith("fuse") and is_dead(point):
@@ -154,8 +157,8 @@ def prepare(directory: Path) -> str:
         unmount(point, lazy=True)
         there = find_mount(point)
     if there is not None and there.type == FS_TYPE:
-        volume = volume_of(there.source) or there.source
-        raise Busy(f"The volume {volume} is mounted at {point}.", hint=f"Unmount it: tonfs umount {point}")
+        mounted = volume_of(there.source) or there.source
+        raise Busy(f"The volume {mounted} is mounted at {point}.", hint=f"Unmount it: tonfs umount {point}")
     try:
         if os.path.islink(point):
             point = os.path.realpath(point)
@@ -165,6 +168,11 @@ def prepare(directory: Path) -> str:
             os.makedirs(point)
         if os.geteuid() != 0 and not os.access(point, os.W_OK):
             raise Refused(f"{point} is not yours to mount on.", hint="Choose a directory you may write to.")
+        if volume is not None and Path(os.path.realpath(volume)).is_relative_to(os.path.realpath(point)):
+            raise Refused(
+                f"The volume {volume} lies in {point}, and a mount there would hide it.",
+                hint="Choose another directory.",
+            )
     except OSError as exc:
         raise _cannot(point, exc) from None
     return point

@@ -32,6 +32,9 @@ IGNORED: Final = _words(
 )
 """Meant for mount(8), systemd or fstab, or always on."""
 
+_PLAIN: Final = (IGNORED | {"remount"}) - {"user", "owner", "group"}
+"""Take no value; `default_permissions=0` would ask for what will not be."""
+
 _LIBFUSE_TAKES: Final = _words("ro rw suid nosuid dev nodev exec noexec async sync dirsync noatime")
 """libfuse knows no more; the other words are about access times, which reading never changes here."""
 _SHOWN_BY_KERNEL: Final = _words("user_id group_id rootmode fd blksize")
@@ -46,17 +49,34 @@ OURS: Final = (
     "deadline",
     "offline",
     "s3",
-    "max_read",
     "show_control",
 )
 
 _NAMED: Final = "The mount table shows the volume as source and fuse.tonfs as type; `volume=` names the volume."
+_ALWAYS: Final = "Leave it out: tonfs does this always."
 _NOT_OURS: Final = {
     "fsname": _NAMED,
     "subtype": _NAMED,
     "nosymfollow": "libfuse does not know it. Once mounted, as root: mount -i -o remount,bind,nosymfollow DIR",
+    "nonempty": _ALWAYS,
+    "big_writes": _ALWAYS,
+    "auto_unmount": "Leave it out: the next mount cleans up after a front that was killed.",
+    "max_read": "Leave it out: the kernel asks for as much as it can use.",
+    "allow_root": "There is allow_other, for root and all others.",
+    "readonly": "Did you mean 'ro'?",
+    "read_only": "Did you mean 'ro'?",
+    "dmask": "Did you mean 'umask'? It holds for files and directories.",
+    "fmask": "Did you mean 'umask'? It holds for files and directories.",
+    "mode": "Did you mean 'umask'? It says what is taken away.",
 }
 """Options that somebody may expect -> what to do instead."""
+_TAKES: Final = {
+    "uid": "a user's number or name",
+    "gid": "a group's number or name",
+    "umask": "an octal number up to 777",
+    "cache_size": "a size like 4096, 500M or 4G",
+    "deadline": "a time like 30s, 2m or 1h",
+}
 
 
 @dataclass(frozen=True)
@@ -103,9 +123,19 @@ def _duration(text: str) -> float:
     return float(match[1]) * {"s": 1, "m": 60, "h": 3600}[match[2] or "s"]
 
 
+def _parts(text: str) -> list[str]:
+    r"""Options between commas, as they stand; a comma after `\` or in a value between quotes (mount(8)) is none."""
+    return re.findall(r'((?:\\,|(?<==)"[^"]*"(?=,|$)|[^,])+)', text)
+
+
 def _split(text: str) -> list[str]:
-    r"""Options between commas; `\,` is a comma inside a value."""
-    return [part.replace("\\,", ",").strip() for part in re.split(r"(?<!\\),", text)]
+    """Options, with nothing around their values."""
+    out = []
+    for part in _parts(text):
+        name, equals, value = part.strip().partition("=")
+        quoted = len(value) > 1 and value[0] == value[-1] == '"'
+        out.append(name + equals + (value[1:-1] if quoted else value.replace("\\,", ",")))
+    return out
 
 
 def parse_options(texts: tuple[str, ...]) -> MountOptions:
@@ -118,7 +148,7 @@ def parse_options(texts: tuple[str, ...]) -> MountOptions:
             name, equals, value = word.partition("=")
             if not _is_known(name):
                 raise _unknown(name)
-            if name in KERNEL_FLAGS or name == "remount":
+            if name in KERNEL_FLAGS or name in _PLAIN:
                 _needs(name, value if equals else None, wanted=False)
                 given[name] = None
             elif name in OURS:
@@ -138,16 +168,26 @@ def known_options(texts: tuple[str, ...]) -> tuple[str, ...]:
     """The options without those that nobody knows (mount -s: "tolerate sloppy options")."""
     out = []
     for text in texts:
-        words = re.split(r"(?<!\\),", text)
+        words = _parts(text)
         names = [word.strip().partition("=")[0] for word in words]
         out.append(",".join(w for w, n in zip(words, names, strict=True) if n and _is_known(n)))
     return tuple(out)
 
 
+def _nearest(name: str, known: list[str]) -> str | None:
+    """The same letters but for order and separators, the beginning of one name only, or the most alike."""
+    for option in known:
+        if len(name) > 1 and sorted(option.replace("_", "")) == sorted(name.replace("_", "")):
+            return option
+    begun = [option for option in OURS if len(name) > 2 and option.startswith(name)]
+    near = begun if len(begun) == 1 else difflib.get_close_matches(name, known, n=1, cutoff=0.7)
+    return near[0] if near else None
+
+
 def _unknown(name: str) -> UsageError:
     known = [*OURS, *sorted(KERNEL_FLAGS), *sorted(IGNORED)]
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.75)
-    hint = f"Did you mean {near[0]!r}?" if near else f"tonfs knows {', '.join(OURS)} and the options of mount(8)."
+    near = _nearest(name.lower().replace("-", "_"), known)
+    hint = f"Did you mean {near!r}?" if near else f"tonfs knows {', '.join(OURS)} and the options of mount(8)."
     hint = _NOT_OURS.get(name, hint)
     return UsageError(f"Unknown mount option {name!r}.", hint=hint)
 
@@ -185,14 +225,10 @@ def _build(given: dict[str, str | None]) -> MountOptions:
         field = "deadline"
         wait = value(field)
         deadline = None if wait is None else _duration(wait)
-        field = "max_read"
-        max_read = _number(value(field), 10)
     except ValueError:
-        raise UsageError(f"The mount option {field}={given[field]} has a wrong value.") from None
-    if max_read is not None:
-        kernel.append(f"max_read={max_read}")
+        raise _wrong(field, given[field]) from None
     if umask is not None and umask > 0o777:
-        raise UsageError(f"The mount option umask={given['umask']} has a wrong value.")
+        raise _wrong("umask", given["umask"])
     return MountOptions(
         volume=value("volume"),
         read_only=read_only,
@@ -210,6 +246,10 @@ def _build(given: dict[str, str | None]) -> MountOptions:
     )
 
 
+def _wrong(name: str, value: str | None) -> UsageError:
+    return UsageError(f"The mount option {name}={value} has a wrong value.", hint=f"It takes {_TAKES[name]}.")
+
+
 def _account(text: str | None, find: Callable[[str], int]) -> int | None:
     """A user's or group's number, given as such or by name."""
     if text is None or re.fullmatch(r"[0-9]+", text):
@@ -224,6 +264,6 @@ def _number(text: str | None, base: int) -> int | None:
     if text is None:
         return None
     number = int(text, base)
-    if not 0 <= number < 1 << 32 or not re.fullmatch(r"[0-9]+", text):
+    if not 0 <= number < (1 << 32) - 1 or not re.fullmatch(r"[0-9]+", text):
         raise ValueError(text)
     return number

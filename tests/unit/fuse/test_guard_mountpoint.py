@@ -7,7 +7,7 @@ from pathlib import Path
 import pyfuse3
 import pytest
 
-from tonfs.errors import Busy, Damaged, FsError, NoSpace
+from tonfs.errors import Busy, Damaged, FsError, NoSpace, Refused, UsageError
 from tonfs.fuse import find_mount, mountpoint, prepare, real_path, volume_of
 from tonfs.fuse.guard import handler, silent
 from tonfs.fuse.mountpoint import _unescape, mounts, source_of
@@ -90,8 +90,6 @@ def test_the_mount_table_is_read() -> None:
 
 
 def test_mount_points_are_checked(tmp_path: Path) -> None:
-    from tonfs.errors import UsageError
-
     (tmp_path / "file").touch()
     with pytest.raises(UsageError, match="not a directory"):
         prepare(tmp_path / "file")
@@ -100,6 +98,17 @@ def test_mount_points_are_checked(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(tmp_path / "new")
     assert prepare(tmp_path / "link") == str(tmp_path / "new")
     assert real_path(tmp_path / "link" / "below") == str(tmp_path / "new" / "below")
+
+
+@pytest.mark.parametrize("point", ["volume", ".", "link"])
+def test_a_volume_is_not_mounted_over_itself(tmp_path: Path, point: str) -> None:
+    (tmp_path / "volume").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path)
+    with pytest.raises(Refused, match="would hide it"):
+        prepare(tmp_path / point, tmp_path / "volume")
+    (tmp_path / "volume2").mkdir()
+    prepare(tmp_path / "volume2", tmp_path / "volume")
+    prepare(tmp_path / "volume" / "mnt", tmp_path / "volume")
 
 
 @pytest.mark.parametrize(("kind", "ours"), [("fuse.tonfs", True), ("fuse.sshfs", False)])

@@ -51,9 +51,26 @@ def test_commas_in_values_are_escaped() -> None:
     assert parse_options(("volume=/a\\,b,offline",)).volume == "/a,b"
 
 
+def test_values_between_quotes_keep_their_commas_as_mount8_promises() -> None:
+    got = parse_options(('volume="/a, b",offline',))
+    assert (got.volume, got.offline) == ("/a, b", True)
+    assert known_options(('volume="/a, b",nosuch,ro',)) == ('volume="/a, b",ro',)
+    assert parse_options(('volume="/a',)).volume == '"/a'
+
+
 @pytest.mark.parametrize(
     ("text", "near"),
-    [("deadlin=3", "deadline"), ("cachesize=1", "cache_size"), ("alow_other", "allow_other"), ("noatme", "noatime")],
+    [
+        ("deadlin=3", "deadline"),
+        ("cachesize=1", "cache_size"),
+        ("alow_other", "allow_other"),
+        ("noatme", "noatime"),
+        ("cache=4G", "cache_size"),
+        ("iud=0", "uid"),
+        ("readonly", "ro"),
+        ("Allow-Other", "allow_other"),
+        ("fmask=022", "umask"),
+    ],
 )
 def test_an_unknown_option_is_refused_with_the_nearest(text: str, near: str) -> None:
     with pytest.raises(UsageError, match="Unknown mount option") as caught:
@@ -62,7 +79,14 @@ def test_an_unknown_option_is_refused_with_the_nearest(text: str, near: str) -> 
 
 
 @pytest.mark.parametrize(
-    ("text", "hint"), [("fsname=abc", "volume="), ("subtype=x", "volume="), ("nosymfollow", "bind")]
+    ("text", "hint"),
+    [
+        ("fsname=abc", "volume="),
+        ("subtype=x", "volume="),
+        ("nosymfollow", "bind"),
+        ("nonempty", "always"),
+        ("max_read=4096", "Leave it out"),
+    ],
 )
 def test_what_users_of_other_mounts_expect_has_an_answer_of_its_own(text: str, hint: str) -> None:
     with pytest.raises(UsageError) as caught:
@@ -91,11 +115,21 @@ def test_owners_are_numbers_or_names() -> None:
 @pytest.mark.parametrize(
     "text",
     ["uid=", "uid", "uid=x", "uid=-1", "uid=4294967296", "umask=9", "umask=7777", "deadline=0", "deadline=soon",
-     "cache_size=lots", "show_control=1", "offline=1", "remount=1", "ro=1", "volume=", "deadline"],
+     "uid=4294967295", "default_permissions=0", "_netdev=1", "cache_size=lots", "show_control=1",
+     "offline=1", "remount=1", "ro=1", "volume=", "deadline"],
 )  # fmt: skip
 def test_wrong_values_name_the_option(text: str) -> None:
     with pytest.raises(UsageError, match=text.split("=")[0]):
         parse_options((text,))
+
+
+@pytest.mark.parametrize(
+    ("text", "hint"), [("uid=nobody here", "number or name"), ("umask=9", "octal"), ("deadline=x", "30s")]
+)
+def test_a_wrong_value_is_told_what_would_be_right(text: str, hint: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        parse_options((text,))
+    assert hint in caught.value.hint
 
 
 @given(st.lists(st.text(max_size=20), max_size=4))
