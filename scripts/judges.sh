@@ -87,7 +87,7 @@ if [ -d "${SUITES:-/nonexistent}/s3-tests" ]; then
   make_judge s3tests "${suite[@]}"
   make_judge s3tests-crt "${suite[@]}" awscrt==0.38.1
 fi
-debian_judges fio=fio dbench=dbench stress-ng=stress-ng git=git rsync=rsync tar=tar setfacl=acl rclone=rclone s3fs=s3fs \
+debian_judges mkfs.btrfs=btrfs-progs fio=fio dbench=dbench stress-ng=stress-ng git=git rsync=rsync tar=tar setfacl=acl rclone=rclone s3fs=s3fs \
   /usr/bin/aws=awscli
 cargo_judge pjdfstest 0.2.2
 go_judges tonutils-storage=github.com/xssnick/tonutils-storage/cli \

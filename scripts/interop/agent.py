@@ -39,7 +39,7 @@ interval = 10.0
 """Everything is packed as soon as it rests for a moment, and may go as soon as one provider was audited."""
 PAUSE = 0.3
 """Seconds between two evictions of everything that may go."""
-PATIENCE = "60s"
+PATIENCE = "100s"
 """Within this time what rests is proven."""
 
 
