@@ -212,7 +212,7 @@ def load(
     path = volume / CONFIG_NAME
     try:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise NotFound(f"There is no volume at {volume}.", hint="Make one with 'tonfs init'.") from None
     except PermissionError as exc:
         raise denied(exc) from None

@@ -88,6 +88,40 @@ def test_fstab_lines_and_both_types_work_without_a_path(machine: Machine) -> Non
     assert "fuse.tonfs rw," in lines[3]
 
 
+def test_mount_all_skips_what_is_mounted_and_what_may_fail(machine: Machine) -> None:
+    said = machine.run("""
+        echo "$V $D tonfs _netdev 0 0" > fstab
+        mount -T fstab -a; echo "first $?"; mount -T fstab -a; echo "second $?"; mount -T fstab $D; echo "asked for $?"
+        kill -9 $(cat volume/run/front.lock); while ls $D >/dev/null 2>&1; do sleep 0.02; done
+        mount -T fstab -a; echo "dead $?"; umount $D
+        echo "$V.none $D tonfs _netdev,nofail 0 0" > fstab; mount -T fstab -a; echo "nofail $?"
+        echo "$V.none $D tonfs _netdev 0 0" > fstab; mount -T fstab -a; echo "fails $?"
+    """)
+    codes = [line for line in said.splitlines() if line and line.split()[-1].isdigit()]
+    assert codes == ["first 0", "second 0", "asked for 32", "dead 0", "nofail 0", "fails 32"]
+    assert f"is mounted at {machine.base}/mnt" in said
+
+
+def test_who_has_the_volume_and_what_was_meant_is_said(machine: Machine) -> None:
+    said = machine.run("""
+        unshare --mount --propagation private mount -t tonfs $V $D
+        mount -t tonfs $V $D; echo "elsewhere $?"; kill $(cat volume/run/front.lock)
+        mount -t tonfs $V $D; echo "then $?"; mkdir $D/sub
+        tonfs umount $V; tonfs umount $D/sub; tonfs umount /proc; exec 9>$D/open; mount -o remount,ro $D; exec 9>&-
+        mount -i -t tmpfs tmpfs $D; tonfs umount $D; umount $D; mount -t tonfs $V ""; echo "empty $?"
+    """)
+    assert "another mount name space" in said
+    assert "nsenter -t" in said
+    assert "elsewhere 32" in said
+    assert "then 0" in said
+    assert f"That is a volume; it is mounted at {machine.base}/mnt." in said
+    assert f"It lies in the mount at {machine.base}/mnt." in said
+    assert "'findmnt -t fuse.tonfs' lists" in said
+    assert "Something else is mounted over it" in said
+    assert "mnt is in use: files are open for writing. [TF0008]" in said
+    assert "empty 1" in said
+
+
 def test_what_goes_wrong_has_mounts_exit_code_and_the_real_reason(machine: Machine) -> None:
     said = machine.run("""
         mount -t tonfs $V $D -o cache_sise=3; echo "option $?"
@@ -112,7 +146,7 @@ def test_what_goes_wrong_has_mounts_exit_code_and_the_real_reason(machine: Machi
     ]
     assert "Did you mean 'cache_size'?" in said
     assert "There is no volume at" in said
-    assert "is in use by another process" in said
+    assert "volume is mounted at" in said
     assert "none does not exist" in said
     assert "No such file" in said, "ls: nobody made it"
     assert "fuse.tonfs ro," in said

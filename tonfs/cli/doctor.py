@@ -33,7 +33,8 @@ def _machine() -> Iterator[Check]:
     yield Check("fuse3", fusermount is not None, fusermount or "missing", "Install it: apt-get install fuse3")
     device = Path("/dev/fuse")
     usable = os.access(device, os.R_OK | os.W_OK)
-    yield Check("/dev/fuse", usable, "usable" if usable else "not usable", "Load the fuse module: modprobe fuse")
+    advice = "Ask root to open it to you: chmod 666 /dev/fuse" if device.exists() else "Load the module: modprobe fuse"
+    yield Check("/dev/fuse", usable, "usable" if usable else "not usable", advice)
     library = importlib.util.find_spec("pyfuse3") is not None
     yield Check("pyfuse3", library, "present" if library else "missing", "Run 'make setup' again.")
     emulator = importlib.util.find_spec("pytvm") is not None

@@ -17,6 +17,7 @@ import click
 from ..control.process import die_with_parent, start_failure
 from ..control.systemd import notify
 from ..errors import TimedOut, TonfsError, UsageError, from_code
+from ..system import from_os
 from .common import Context, pass_context, volume_option
 
 READY_VARIABLE: Final = "TONFS_READY_FD"
@@ -90,7 +91,11 @@ def start_front(volume: Path, directory: Path, options: Sequence[str], extra: Se
 
     wait_for_turn(volume, say=lambda text: click.echo(text, err=True))
     log_path = volume / "log" / "front.log"
-    log_path.parent.mkdir(mode=0o700, exist_ok=True)
+    try:
+        log_path.parent.mkdir(mode=0o700, exist_ok=True)
+        log_path.open("ab").close()
+    except OSError as exc:
+        raise from_os(exc, f"The volume {volume} cannot be written, which a mount needs, also with ro") from None
     words = [*extra, "--volume", str(volume), "mount", os.path.abspath(directory), "--foreground"]
     for option in options:
         words += ["-o", option]

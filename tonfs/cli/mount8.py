@@ -7,9 +7,11 @@ mount(8), "External helpers": `mount.tonfs SOURCE DIR [-sfnv] [-N namespace] [-t
 from __future__ import annotations
 
 import ctypes
+import errno
 import getopt
 import logging
 import os
+import re
 import stat
 import sys
 import traceback
@@ -20,7 +22,7 @@ from typing import Final
 
 import click
 
-from .. import log
+from .. import __version__, log
 from ..config import load, volume_path
 from ..control import call_sync
 from ..errors import NotFound, Refused, TonfsError, UsageError
@@ -55,6 +57,8 @@ def parse_call(argv: Sequence[str]) -> Call:
         raise UsageError(f"{exc.msg}.", hint="It is called as: mount.tonfs SOURCE DIR [-sfnv] [-o OPTIONS]") from None
     if len(words) != 2:
         raise UsageError("A source and a directory are needed.", hint="mount -t tonfs VOLUME DIR -o OPTIONS")
+    if "" in words:
+        raise UsageError("The source and the directory cannot be empty.", hint="mount -t tonfs VOLUME DIR -o OPTIONS")
     flags = {name for name, _ in given}
     options = tuple(value for name, value in given if name == "-o")
     namespace = dict(given).get("-N", "")
@@ -84,8 +88,10 @@ def _check_point(directory: Path) -> None:
         raise NotFound(
             f"The mount point {directory} does not exist.", hint=f"Make it first: mkdir {directory}"
         ) from None
-    except OSError:  # a dead mount; the front cleans it up
-        return
+    except OSError as exc:
+        if exc.errno == errno.ELOOP:
+            raise Refused(f"The mount point {directory} is a symbolic link that leads nowhere.") from None
+        return  # a dead mount; the front cleans it up
     if not stat.S_ISDIR(mode):
         raise Refused(f"The mount point {directory} is not a directory.")
 
@@ -116,11 +122,38 @@ def mount(call: Call) -> None:
         remount(call.directory, texts)
         return
     volume = volume_named(call.source, parsed.volume)
-    load(volume)
+    if mounts_all() and _is_there(volume, call.directory):
+        return
+    try:
+        load(volume)
+    except NotFound as exc:
+        if "nofail" not in ",".join(texts).split(","):
+            raise
+        click.echo(f"mount.tonfs: {exc.message} With nofail that is no error.", err=True)
+        return
     _check_point(call.directory)
     start_front(volume, call.directory, (*_said_by_silence(texts), *texts))
     if call.verbose:
         click.echo(f"mount.tonfs: {volume} is mounted at {call.directory}.", err=True)
+
+
+def mounts_all(parent: int | None = None) -> bool:
+    """`mount -a` called us. It skips what is mounted already, but for us it looks for the volume's path in the mount
+    table, where it stands as ton://PATH."""
+    try:
+        words = Path(f"/proc/{parent or os.getppid()}/cmdline").read_bytes().split(b"\0")
+    except OSError:
+        return False
+    if os.path.basename(words[0]) != b"mount":
+        return False
+    return any(word == b"--all" or re.match(rb"-[fFnrsvw]*a", word) for word in words[1:])
+
+
+def _is_there(volume: Path, directory: Path) -> bool:
+    from ..fuse import find_mount, is_dead, real_path, volume_of
+
+    there = find_mount(os.path.realpath(directory)) or find_mount(real_path(directory))
+    return there is not None and volume_of(there.source) == volume and not is_dead(there.point)
 
 
 def _said_by_silence(texts: Sequence[str]) -> list[str]:
@@ -192,7 +225,15 @@ def guarded(name: str, work: Callable[[], None]) -> int:
     return 0
 
 
+HELP: Final = """Usage: mount.tonfs SOURCE DIR [-sfnv] [-N NAMESPACE] [-o OPTIONS]
+
+What mount(8) runs for 'mount -t tonfs SOURCE DIR -o OPTIONS'. SOURCE is a volume's path or name."""
+
+
 def run_mount(argv: Sequence[str]) -> int:
+    if argv and argv[0] in ("-h", "--help", "-V", "--version"):
+        click.echo(HELP if argv[0] in ("-h", "--help") else f"mount.tonfs from tonfs {__version__}")
+        return 0
     return guarded("mount.tonfs", lambda: mount(parse_call(argv)))
 
 

@@ -122,7 +122,10 @@ def leave(
         unmount(point, lazy=lazy, timeout=timeout)
         while is_held(volume):
             if time.monotonic() > end:
-                raise TimedOut("The front is still writing.", hint=f"Look at {volume / 'log' / 'front.log'}.")
+                raise TimedOut(
+                    "The front has not ended: files are still open, or it is still writing.",
+                    hint=f"It ends by itself; {volume / 'log' / 'front.log'} says more.",
+                )
             time.sleep(0.02)
     return volume, before
 

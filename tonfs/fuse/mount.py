@@ -180,7 +180,7 @@ class Mount:
             with heard_on_stderr(said):
                 pyfuse3.init(self._handlers, self.point, self._kernel_options())
         except (RuntimeError, UnicodeEncodeError) as exc:
-            raise Refused(f"{self.point} cannot be mounted: {'; '.join(said) or exc}.") from None
+            raise mountpoint.refusal(self.point, "; ".join(said) or str(exc)) from None
         self._started = True
 
     async def serve(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:

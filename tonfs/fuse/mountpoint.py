@@ -49,10 +49,10 @@ def _unescape(word: str) -> str:
     return os.fsdecode(raw)
 
 
-def mounts() -> list[Mounted]:
-    """All mounts of this mount name space, the topmost last."""
+def mounts(process: int | str = "self") -> list[Mounted]:
+    """All mounts of a process's mount name space, the topmost last. Raises OSError for another user's process."""
     out = []
-    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as stream:
+    with open(f"/proc/{process}/mountinfo", encoding="utf-8", errors="surrogateescape") as stream:
         for line in stream:
             left, _, right = line.rstrip("\n").partition(" - ")
             fields, tail = left.split(" "), right.split(" ")
@@ -66,10 +66,14 @@ def find_mount(point: str) -> Mounted | None:
     return found[-1] if found else None
 
 
-def is_mounted(volume: Path) -> bool:
-    """The volume is mounted somewhere in this mount name space."""
+def where_mounted(volume: Path, process: int | str = "self") -> str | None:
+    """A directory where the volume is mounted, in the mount name space of a process."""
+    try:
+        table = mounts(process)
+    except OSError:
+        return None
     source = source_of(volume)
-    return any(mount.type == FS_TYPE and mount.source == source for mount in mounts())
+    return next((mount.point for mount in table if mount.type == FS_TYPE and mount.source == source), None)
 
 
 def real_path(directory: Path) -> str:
@@ -119,6 +123,16 @@ def unmount(point: str, *, lazy: bool = False, timeout: float = 60.0) -> None:
         text = done.stderr.strip() or f"exit status {done.returncode}"
         if "busy" in text:
             raise Busy(f"{point} is in use.", hint=f"Close what uses it ('fuser -vm {point}' shows it).")
+        if os.geteuid() != 0:
+            # fusermount3 wants an /etc/mtab, which small systems do not have; umount(8) knows whose mount it is.
+            again = subprocess.run(
+                ["umount", *(["-l"] if lazy else []), "--", point], capture_output=True, timeout=timeout, check=False
+            )
+            if again.returncode == 0:
+                return
+            raise Refused(
+                f"{point} cannot be unmounted: {text}.", hint="Whoever mounted it can, and root: is it another user's?"
+            )
         raise Refused(f"{point} cannot be unmounted: {text}.")
 
 
@@ -127,8 +141,22 @@ def tonfs_mount(point: str) -> Path:
     there = find_mount(point)
     volume = volume_of(there.source) if there is not None and there.type == FS_TYPE else None
     if volume is None:
-        raise NotFound(f"No tonfs volume is mounted at {point}.")
+        raise NotFound(f"No tonfs volume is mounted at {point}.", hint=_instead(point))
     return volume
+
+
+def _instead(point: str) -> str:
+    """What somebody may have meant who named a directory that is no mount of ours."""
+    table = mounts()
+    for mount in table:
+        if mount.type == FS_TYPE and volume_of(mount.source) == Path(point):
+            return f"That is a volume; it is mounted at {mount.point}."
+    if any(mount.point == point and mount.type == FS_TYPE for mount in table):
+        return f"Something else is mounted over it; unmount that first: umount {point}"
+    for mount in table:
+        if mount.type == FS_TYPE and point.startswith(mount.point + "/"):
+            return f"It lies in the mount at {mount.point}."
+    return "'findmnt -t fuse.tonfs' lists what is mounted."
 
 
 def change_flags(point: str, flags: list[str]) -> None:
@@ -141,7 +169,10 @@ def change_flags(point: str, flags: list[str]) -> None:
     except subprocess.TimeoutExpired:
         raise TimedOut(f"Remounting {point} took longer than a minute.") from None
     if done.returncode != 0:
-        raise Refused(f"{point} cannot be remounted: {done.stderr.strip()}.")
+        text = done.stderr.strip()
+        if "busy" in text:
+            raise Busy(f"{point} is in use: files are open for writing.", hint=f"'fuser -vm {point}' shows by whom.")
+        raise Refused(f"{point} cannot be remounted: {text.splitlines()[0] if text else done.returncode}.")
 
 
 def prepare(directory: Path, volume: Path | None = None) -> str:
@@ -182,6 +213,18 @@ def _cannot(point: str, exc: OSError) -> TonfsError:
     if exc.errno == errno.ENOENT:
         return NotFound(f"{point} does not exist.")
     return Refused(f"{point} cannot be used as a mount point: {exc.strerror}.")
+
+
+def refusal(point: str, said: str) -> Refused:
+    """What libfuse or fusermount3 said when it did not mount, with what to do."""
+    hint = None
+    if "user_allow_other" in said:
+        hint = "Ask root to put the line user_allow_other into /etc/fuse.conf, or leave allow_other out."
+    elif "/dev/fuse" in said and "ermission" in said:
+        hint = "Ask root to open it to you: chmod 666 /dev/fuse"
+    elif "not permitted" in said:
+        hint = "Is fusermount3 set-user-ID root? In a container, mounting must be allowed, too."
+    return Refused(f"{point} cannot be mounted: {said}.", hint=hint)
 
 
 def check_fuse() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -61,3 +63,56 @@ def test_mount_fuse_calls_tonfs_itself(capsys: pytest.CaptureFixture[str], tmp_p
     assert "There is no volume" in capsys.readouterr().err
     assert main.run([str(tmp_path / "v"), str(tmp_path), "-o", "cachesize=1"]) == 1
     assert "cache_size" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "all_of_them"),
+    [("mount -a", True), ("/bin/mount -av", True), ("mount -T f -a -F", True), ("mount --all", True),
+     ("mount /srv/a", False), ("mount -t tonfs a b", False), ("-a", False), ("cat -a", False)],
+)  # fmt: skip
+def test_mount_a_is_told_by_the_call(words: str, all_of_them: bool) -> None:
+    argv = words.split()
+    # Its own arguments are what /proc shows; it must run when they are read.
+    with subprocess.Popen(
+        [argv[0], "-c", "import time; time.sleep(60)", *argv[1:]], executable=sys.executable
+    ) as parent:
+        try:
+            assert mount8.mounts_all(parent.pid) == all_of_them
+        finally:
+            parent.kill()
+
+
+def test_help_and_version_are_no_errors(capsys: pytest.CaptureFixture[str]) -> None:
+    assert mount8.run_mount(["--help"]) == 0
+    assert "SOURCE DIR" in capsys.readouterr().out
+    assert mount8.run_mount(["-V"]) == 0
+
+
+def test_a_file_where_the_volume_or_its_log_should_be_is_one_sentence(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "mnt").mkdir()
+    assert mount8.run_mount([str(tmp_path / "file"), str(tmp_path / "mnt")]) == 32
+    assert "There is no volume" in capsys.readouterr().err
+    (tmp_path / "v").mkdir()
+    (tmp_path / "v" / "config.toml").write_text('network = "none"\n', encoding="ascii")
+    (tmp_path / "v" / "log").touch()
+    assert mount8.run_mount([str(tmp_path / "v"), str(tmp_path / "mnt")]) == 32
+    assert "cannot be written, which a mount needs" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("link", ["loop", "x/loop"])
+def test_links_that_lead_nowhere_and_empty_words_are_refused(tmp_path: Path, link: str, volume_dir: Path) -> None:
+    (tmp_path / "x").mkdir()
+    (tmp_path / link).symlink_to(tmp_path / link)
+    assert mount8.run_mount([str(volume_dir), str(tmp_path / link)]) == 32
+    assert mount8.run_mount(["", str(tmp_path)]) == 1
+    assert mount8.run_mount([str(volume_dir), ""]) == 1
+
+
+@pytest.fixture
+def volume_dir(tmp_path: Path) -> Path:
+    (tmp_path / "volume").mkdir()
+    (tmp_path / "volume" / "config.toml").write_text('network = "none"\n', encoding="ascii")
+    return tmp_path / "volume"

@@ -125,3 +125,18 @@ def test_only_dead_mounts_of_ours_are_cleaned_up(
         with pytest.raises(Busy, match="sshfs"):
             prepare(tmp_path)
     assert bool(table) != ours
+
+
+@pytest.mark.parametrize(
+    ("said", "hint"),
+    [
+        ("fusermount3: option allow_other only allowed if 'user_allow_other' is set in /etc/fuse.conf", "fuse.conf"),
+        ("fuse: failed to open /dev/fuse: Permission denied", "chmod 666 /dev/fuse"),
+        ("fusermount3: mount failed: Operation not permitted", "set-user-ID"),
+        ("something else", ""),
+    ],
+)
+def test_what_fusermount_says_comes_with_what_to_do(said: str, hint: str) -> None:
+    refused = mountpoint.refusal("/mnt", said)
+    assert said in refused.message
+    assert hint in refused.hint
