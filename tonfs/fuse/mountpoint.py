@@ -222,6 +222,8 @@ def refusal(point: str, said: str) -> Refused:
         hint = "Ask root to put the line user_allow_other into /etc/fuse.conf, or leave allow_other out."
     elif "/dev/fuse" in said and "ermission" in said:
         hint = "Ask root to open it to you: chmod 666 /dev/fuse"
+    elif "username" in said:
+        hint = f"fusermount3 mounts for users that /etc/passwd knows; {os.geteuid()} is not among them."
     elif "not permitted" in said:
         hint = "Is fusermount3 set-user-ID root? In a container, mounting must be allowed, too."
     return Refused(f"{point} cannot be mounted: {said}.", hint=hint)

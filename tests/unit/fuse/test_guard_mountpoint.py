@@ -133,6 +133,7 @@ def test_only_dead_mounts_of_ours_are_cleaned_up(
         ("fusermount3: option allow_other only allowed if 'user_allow_other' is set in /etc/fuse.conf", "fuse.conf"),
         ("fuse: failed to open /dev/fuse: Permission denied", "chmod 666 /dev/fuse"),
         ("fusermount3: mount failed: Operation not permitted", "set-user-ID"),
+        ("fusermount3: could not determine username", "/etc/passwd"),
         ("something else", ""),
     ],
 )
