@@ -28,6 +28,8 @@ def from_os(exc: OSError, what: str = "") -> TonfsError:
     text += f" ({file})." if what and file and str(file) not in what else "."
     if exc.errno in FULL:
         return NoSpace(text, hint=_MAKE_ROOM)
+    if exc.errno == errno.EROFS:
+        return Refused(text, hint="Make that file system writable first, or use a copy on another.")
     return Refused(text, hint=OTHER_USER) if exc.errno in FORBIDDEN else TonfsError(text)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 from pathlib import Path
 
@@ -131,3 +132,12 @@ def test_names_and_paths_of_volumes(monkeypatch: pytest.MonkeyPatch, tmp_path: P
     assert config.volume_path("/srv/v") == Path("/srv/v")
     with pytest.raises(UsageError):
         config.volume_path("..")
+
+
+def test_a_read_only_disk_is_no_matter_of_users() -> None:
+    from tonfs.system import from_os
+
+    told = from_os(OSError(errno.EROFS, "Read-only file system", "/v/log"), "The volume /v cannot be written")
+    assert told.message == "The volume /v cannot be written: Read-only file system (/v/log)."
+    assert "writable" in told.hint
+    assert "user" in from_os(PermissionError(errno.EACCES, "Permission denied", "/v/log")).hint
