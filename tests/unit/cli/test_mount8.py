@@ -72,11 +72,12 @@ def test_mount_fuse_calls_tonfs_itself(capsys: pytest.CaptureFixture[str], tmp_p
 )  # fmt: skip
 def test_mount_a_is_told_by_the_call(words: str, all_of_them: bool) -> None:
     argv = words.split()
-    # Its own arguments are what /proc shows; it must run when they are read.
     with subprocess.Popen(
         [argv[0], "-c", "import time; time.sleep(60)", *argv[1:]], executable=sys.executable
     ) as parent:
         try:
+            while not Path(f"/proc/{parent.pid}/cmdline").read_bytes():  # its program begins just now
+                pass
             assert mount8.mounts_all(parent.pid) == all_of_them
         finally:
             parent.kill()
