@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import os
+import platform
 import random
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -83,3 +85,43 @@ def test_an_unlinked_open_file_leaves_nothing_behind_after_a_kill(mounted: Mount
     mounted.mount()
     content = sum(p.stat().st_size for p in (mounted.volume / "content").rglob("*") if p.is_file())
     assert content < 1_000_000
+
+
+def asks_for_writes(pid: int) -> bool:
+    """A thread of the process, or of a child of it, is in syncfs(2)."""
+    number = {"x86_64": "306", "aarch64": "267"}[platform.machine()]
+    tasks = list(Path(f"/proc/{pid}/task").glob("*"))
+    for task in list(tasks):
+        with contextlib.suppress(OSError):
+            tasks += [Path(f"/proc/{child}") for child in (task / "children").read_text().split()]
+    for task in tasks:
+        with contextlib.suppress(OSError):
+            if (task / "syscall").read_text().split()[0] == number:
+                return True
+    return False
+
+
+def test_a_front_that_is_killed_while_the_kernel_sends_what_was_written_is_gone(mounted: MountedVolume) -> None:
+    """With a thread that waits for its own mount it could not end: it kept the volume, and all who used it hung."""
+    stop = threading.Event()
+
+    def write() -> None:
+        with contextlib.suppress(OSError), (mounted.point / "big").open("wb", buffering=0) as file:
+            while not stop.is_set():
+                file.write(b"x" * (4 << 20))
+                if file.tell() > 256 << 20:
+                    file.seek(0)
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    try:
+        pid, end = mounted.pid(), time.monotonic() + 60
+        while not asks_for_writes(pid):
+            assert time.monotonic() < end, "nobody asks"
+        mounted.kill()
+        assert not asks_for_writes(pid)
+        mounted.mount()
+    finally:
+        stop.set()
+        writer.join()
+    write_and_sync(mounted.point / "after", b"works")

@@ -77,15 +77,14 @@ class _Shown:
             click.echo(f"{what}: {100 * done // max(1, total)} %", err=True)
 
 
-def look(volume: Path, level: int, shown: _Shown) -> list[Finding]:
+def look(volume: Path, level: int, shown: _Shown, *, repair: bool = False) -> list[Finding]:
     """All findings up to a level. Raises Damaged when a database cannot be read."""
     from ..volume.check import check_index, open_index
     from ..volume.check_content import check_content
     from ..volume.check_packs import check_packs
 
-    db = open_index(volume)
+    db = open_index(volume, replay=repair)
     try:
-        db.execute("BEGIN")
         found = list(check_index(db, shown))
         if any(finding.kind == "index-file" for finding in found):
             return found
@@ -132,7 +131,7 @@ def run(volume: Path, level: int, repair: bool, shown: _Shown) -> Outcome:
     """Look, and with `repair` mend and look again until nothing more can be done. Raises TonfsError."""
     from ..volume.repair import Repair
 
-    left = look(volume, level, shown)
+    left = look(volume, level, shown, repair=repair)
     found = list(left)
     for _ in range(PASSES if repair else 0):
         if not any(finding.fix is not None and not finding.harmless for finding in left):

@@ -10,7 +10,7 @@ from typing import Final
 from ..control import call_sync
 from ..control.pidfile import PidFile
 from ..errors import Busy, TonfsError
-from ..fuse.mountpoint import where_mounted
+from ..fuse.mountpoint import free_stuck, where_mounted
 
 PATIENCE: Final = 60.0
 """Seconds that a front may need to put the last bytes on the disk."""
@@ -20,6 +20,8 @@ SAY_AFTER: Final = 1.0
 def wait_for_turn(volume: Path, patience: float = PATIENCE, say: Callable[[str], None] = lambda _: None) -> None:
     """Return when no front holds the volume. `say` is told when that takes more than a moment. Raises Busy when the one
     that holds it will go on, and after `patience` seconds."""
+    if is_held(volume):
+        free_stuck(volume)
     begun, said = time.monotonic(), False
     while is_held(volume):
         if (busy := _goes_on(volume)) is not None:

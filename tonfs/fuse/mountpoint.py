@@ -6,11 +6,13 @@ Nothing here may touch a mount of this very process (reference fuse.md, trap (a)
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import re
 import shutil
 import subprocess
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -86,14 +88,52 @@ def real_path(directory: Path) -> str:
 def is_dead(point: str) -> bool:
     """Something is mounted there and its process is gone.
 
-    statfs is never answered from the kernel's caches; stat of a dead mount's root may be, for as long as our
-    attributes are good.
+    One of ours that was killed and cannot end is freed first. statfs is never answered from the kernel's caches; stat
+    of a dead mount's root may be, for as long as our attributes are good.
     """
+    there = find_mount(point)
+    volume = volume_of(there.source) if there is not None and there.type == FS_TYPE else None
+    if volume is not None:
+        free_stuck(volume)
     try:
         os.statvfs(point)
     except OSError as exc:
         return exc.errno == errno.ENOTCONN
     return False
+
+
+def free_stuck(volume: Path) -> None:
+    """A front that was killed while a thread of it waited for its own mount cannot end: it holds the volume, and who
+    uses the mount waits for ever. Have the kernel give that mount up, and wait until the front is gone. Blocks."""
+    try:
+        tasks = Path(f"/proc/{int((volume / 'run' / 'front.lock').read_text(encoding='ascii'))}/task")
+    except (OSError, ValueError):
+        return
+    for _ in range(50):
+        if not _is_stuck(tasks):
+            return
+        for there in mounts():
+            if there.type == FS_TYPE and volume_of(there.source) == volume:
+                _abort(there)
+        time.sleep(0.1)
+
+
+def _is_stuck(tasks: Path) -> bool:
+    """The first thread of the process has ended, others have not."""
+    try:
+        first = (tasks / tasks.parent.name / "stat").read_bytes()
+        return first.rpartition(b")")[2].split()[0] == b"Z" and len(os.listdir(tasks)) > 1
+    except OSError:
+        return False
+
+
+def _abort(there: Mounted) -> None:
+    with contextlib.suppress(OSError):
+        Path(f"/sys/fs/fuse/connections/{there.device.split(':')[1]}/abort").write_text("1", encoding="ascii")
+        return
+    if os.geteuid() == 0:  # where these files are not mounted
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            subprocess.run(["umount", "-i", "-f", "--", there.point], capture_output=True, timeout=10.0, check=False)
 
 
 def _unmount_command(point: str, *, lazy: bool) -> list[str]:

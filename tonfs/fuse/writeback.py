@@ -7,7 +7,9 @@ Closing a file sends what it wrote; so there is something to ask for only while 
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
+import subprocess
 from collections.abc import Callable, Iterable
 from typing import Final
 
@@ -15,7 +17,6 @@ import trio
 
 from ..ids import Inode
 from ..log import get_logger
-from ..volume.content import syncfs
 
 log = get_logger(__name__)
 
@@ -28,27 +29,30 @@ _AT_FDCWD: Final = -100
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
-def _open_beside(point: str) -> int:
-    """A descriptor of the file system at `point` that does not keep it from being unmounted.
-
-    That takes a mount of our own, without a place in the tree, and is root's; others get a common descriptor.
-    """
+def _open_beside(point: str) -> int | None:
+    """A mount of our own, without a place in the tree, of the file system at `point`: what is done there does not keep
+    that one from being unmounted. It is root's; others have none."""
     tree = _libc.syscall(_OPEN_TREE, _AT_FDCWD, os.fsencode(point), _CLONE)
-    if tree < 0:
-        return os.open(point, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        return os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=tree)
-    finally:
-        os.close(tree)
+    return None if tree < 0 else int(tree)
 
 
 def send_written(point: str) -> None:
-    """Have the kernel send all that programs wrote below `point`. Waits; never call it from the event loop."""
-    fd = _open_beside(point)
+    """Have the kernel send all that programs wrote below `point`. Waits; never call it from the event loop. Raises
+    OSError.
+
+    A process of its own waits for the kernel: one that serves a mount and is killed while a thread of it waits for that
+    very mount cannot end, and everybody waits for it.
+    """
+    tree = _open_beside(point)
+    path, fds = (point, ()) if tree is None else (f"/proc/self/fd/{tree}", (tree,))
     try:
-        syncfs(fd)
+        words = ["sync", "-f", "--", path]
+        done = subprocess.run(words, pass_fds=fds, stdin=subprocess.DEVNULL, capture_output=True, check=False)
     finally:
-        os.close(fd)
+        if tree is not None:
+            os.close(tree)
+    if done.returncode != 0:
+        raise OSError(errno.EIO, done.stderr.decode("utf-8", "replace").strip())
 
 
 async def send_quietly(point: str) -> None:

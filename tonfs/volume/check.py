@@ -52,9 +52,20 @@ class Finding:
     """A trace of a crash that the next mount removes by itself."""
 
 
-def open_index(volume: Path) -> sqlite3.Connection:
-    """The index to read; only what a crash left in the journal is brought in before. Raises NotFound, UsageError (older
-    index), Damaged."""
+class _Trial(sqlite3.Connection):
+    """Has changes that are undone when it is closed. Another connection is closed after it: the last one of an index
+    that may write moves its log into it."""
+
+    beside: sqlite3.Connection
+
+    def close(self) -> None:
+        super().close()
+        self.beside.close()
+
+
+def open_index(volume: Path, *, replay: bool = False) -> sqlite3.Connection:
+    """The index to read, in a transaction, with what a crash left in the journal: for good with `replay`, else nothing
+    on the disk changes. Raises NotFound, UsageError (older index), Damaged."""
     path = volume / schema.INDEX_NAME
     if not path.exists():
         schema.refuse_to_forget(volume)
@@ -64,9 +75,18 @@ def open_index(volume: Path) -> sqlite3.Connection:
     try:
         db = schema.connect(path, read_only=True)
         (version,) = db.execute("PRAGMA user_version").fetchone()
-        if version == len(schema.MIGRATIONS) and journal.left(db, volume):
+        left = journal.left(db, volume) if version == len(schema.MIGRATIONS) else None
+        if left is not None and replay:
             with contextlib.closing(schema.connect(path)) as writer:
                 journal.replay(writer, volume)
+        elif left is not None:
+            trial = schema.connect(path, factory=_Trial)
+            assert isinstance(trial, _Trial)
+            trial.beside, db = db, trial
+            db.execute("BEGIN IMMEDIATE")
+            left.write(db)
+            db.execute("PRAGMA query_only = ON")
+            return db
     except sqlite3.Error as exc:
         raise from_sqlite(exc, path, f"The index {path}") from None
     if version < len(schema.MIGRATIONS):
@@ -77,6 +97,7 @@ def open_index(volume: Path) -> sqlite3.Connection:
     if version > len(schema.MIGRATIONS):
         db.close()
         raise Damaged(f"The index has version {version}, which only a newer tonfs knows.", hint="Use that one.")
+    db.execute("BEGIN")
     return db
 
 

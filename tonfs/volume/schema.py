@@ -228,7 +228,13 @@ MIGRATIONS: Final[tuple[Callable[[sqlite3.Connection], None], ...]] = (
 """MIGRATIONS[n] takes a database from version n to n + 1, inside one transaction."""
 
 
-def connect(path: Path, *, read_only: bool = False, cache_kib: int = 8000) -> sqlite3.Connection:
+def connect(
+    path: Path,
+    *,
+    read_only: bool = False,
+    cache_kib: int = 8000,
+    factory: type[sqlite3.Connection] = sqlite3.Connection,
+) -> sqlite3.Connection:
     """A connection with our settings. Transactions are explicit (`BEGIN`)."""
     mode = "ro" if read_only else "rwc"
     db = sqlite3.connect(
@@ -236,6 +242,7 @@ def connect(path: Path, *, read_only: bool = False, cache_kib: int = 8000) -> sq
         uri=True,
         isolation_level=None,
         check_same_thread=False,
+        factory=factory,
         cached_statements=256,
     )
     db.execute("PRAGMA busy_timeout = 10000")
