@@ -85,7 +85,7 @@ def look(volume: Path, level: int, shown: _Shown, *, repair: bool = False) -> li
 
     db = open_index(volume, replay=repair)
     try:
-        found = list(check_index(db, shown))
+        found = list(check_index(db, volume, shown))
         if any(finding.kind == "index-file" for finding in found):
             return found
         found += check_content(db, volume, shown)

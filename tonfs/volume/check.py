@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import functools
 import itertools
 import os
 import sqlite3
@@ -20,6 +21,7 @@ from ..errors import Damaged, NotFound, Refused, UsageError
 from ..system import from_sqlite
 from . import journal, schema
 from .api import ROOT
+from .remains import PER_INODE, Leftovers
 from .schema import ATTACHED, COVERED, DIRTY, INLINE, RECORD, REMOTE, SEGMENTED, XATTRS
 
 Progress = Callable[[str, int, int], None]
@@ -28,8 +30,6 @@ Progress = Callable[[str, int, int], None]
 DIR: Final = "((mode & 61440) = 16384)"
 FILE: Final = "((mode & 61440) = 32768)"
 LINK: Final = "((mode & 61440) = 40960)"
-PER_INODE: Final = ("symlink", "xattr", "record", "extent", "object_part", "inline", "segment")
-"""Tables whose rows belong to an inode and mean nothing without it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,9 +101,14 @@ def open_index(volume: Path, *, replay: bool = False) -> sqlite3.Connection:
     return db
 
 
-def check_index(db: sqlite3.Connection, progress: Progress) -> Iterator[Finding]:
-    """Everything about names, links, flags and extents. Raises Damaged when SQLite cannot read on."""
-    checks = (_sqlite, _numbers, _names, _reach, _links, _orphans, _symlinks, _strangers, _attached, _flags, _extents)
+def check_index(db: sqlite3.Connection, volume: Path, progress: Progress) -> Iterator[Finding]:
+    """Everything about names, links, flags and extents. Raises OSError, Damaged when SQLite cannot read on."""
+    left = Leftovers(db, volume / "content")
+    names, strangers = (functools.partial(check, leftovers=left) for check in (_names, _strangers))
+    checks: tuple[Callable[[sqlite3.Connection], Iterator[Finding]], ...] = (
+        *(_sqlite, _numbers, names, _reach, _links, _orphans),
+        *(_symlinks, strangers, _attached, _flags, _extents),
+    )
     for done, check in enumerate(checks):
         progress("index", done, len(checks))
         try:
@@ -155,12 +160,20 @@ def _numbers(db: sqlite3.Connection) -> Iterator[Finding]:
         yield Finding("root", "The root directory is missing.", Fix("make_root", (), "make an empty root"))
 
 
-def _names(db: sqlite3.Connection) -> Iterator[Finding]:
+def _names(db: sqlite3.Connection, leftovers: Leftovers) -> Iterator[Finding]:
     for cookie, key, inode in db.execute(
         "SELECT n.cookie, n.key, n.inode FROM name n LEFT JOIN inode i ON i.inode = n.inode WHERE i.inode IS NULL"
-    ):
-        fix = Fix("settle_name", (cookie, inode), "make the file again if its bytes are here, else drop the name")
-        yield Finding("name-without-inode", f"The name {show(key)} leads to inode {inode}, which does not exist.", fix)
+    ).fetchall():
+        text = f"The name {show(key)} leads to inode {inode}, which does not exist"
+        left = leftovers.remains(inode)
+        if left is not None and not left.bare and not (isinstance(key, bytes) and key.endswith(b"/")):
+            fix = Fix("settle_name", (cookie, inode), "make the file again from what is left of it")
+            yield Finding("name-without-inode", f"{text}.", fix)
+        elif leftovers.nothing_of(inode):
+            fix = Fix("settle_name", (cookie, inode), "drop the name: there is nothing behind it")
+            yield Finding("name-without-inode", f"{text}.", fix)
+        else:
+            yield Finding("name-without-inode", f"{text}; what is left of it does not make a file, and is kept.")
     for cookie, key, inode, parent in db.execute(
         "SELECT n.cookie, n.key, n.inode, n.parent FROM name n LEFT JOIN inode p ON p.inode = n.parent "
         f"WHERE (p.inode IS NULL AND n.parent != {ROOT}) OR NOT {DIR.replace('mode', 'p.mode')}"
@@ -273,15 +286,22 @@ def _symlinks(db: sqlite3.Connection) -> Iterator[Finding]:
         yield Finding("symlink-target", f"The target of the symlink {inode} is gone.")
 
 
-def _strangers(db: sqlite3.Connection) -> Iterator[Finding]:
+def _strangers(db: sqlite3.Connection, leftovers: Leftovers) -> Iterator[Finding]:
     """Rows about inodes that do not exist; those that a name still speaks of are settled with the name."""
     for table in PER_INODE:
         for inode, count in db.execute(
             f"SELECT inode, count(*) FROM {table} WHERE inode NOT IN (SELECT inode FROM inode) "
             "AND inode NOT IN (SELECT inode FROM name) GROUP BY inode"
-        ):
-            fix = Fix("drop_rows", (table, inode), "remove them")
-            yield Finding("rows-without-inode", f"{count} rows of {table} speak of inode {inode}, which is gone.", fix)
+        ).fetchall():
+            text = f"{count} rows of {table} speak of inode {inode}, which is gone"
+            if leftovers.remains(inode) is not None:
+                fix = Fix("rescue_rows", (inode,), f"make a file of what is left: lost+found/#{inode}")
+                yield Finding("rows-without-inode", f"{text}.", fix)
+            elif leftovers.tables_of(inode) == {"object_part"}:
+                # Numbers and checksums of bytes that are gone.
+                yield Finding("rows-without-inode", f"{text}.", Fix("drop_parts", (inode,), "remove them"))
+            else:
+                yield Finding("rows-without-inode", f"{text}; what is left of it does not make a file, and is kept.")
 
 
 def _attached(db: sqlite3.Connection) -> Iterator[Finding]:

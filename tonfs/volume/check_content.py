@@ -11,6 +11,7 @@ from typing import Any, Final
 from ..ids import Inode
 from .check import FILE, Finding, Fix, Progress, who
 from .content import ContentStore
+from .remains import Leftovers
 from .schema import CONTENT, COVERED, DIRTY, INLINE, SEGMENTED, WINDOW_SIZE
 
 _EVERY: Final = 4096
@@ -26,6 +27,7 @@ class ContentCheck:
         self._db = db
         self._root = volume / "content"
         self._progress = progress
+        self._leftovers = Leftovers(db, self._root)
         meta = dict(db.execute("SELECT key, value FROM meta").fetchall())
         self._next = int(meta["inode_next"])
         self._crashed = meta["clean"] != "1"
@@ -109,6 +111,8 @@ class ContentCheck:
         """Segments lie inside their files, side by side, and in content files that are long enough."""
         lengths: dict[int, int | None] = {}
         bad: set[int] = set()
+        # Also of inodes whose rows are gone: these may be the last that know where their bytes are.
+        self._used.update(number for (number,) in self._db.execute("SELECT DISTINCT blob FROM segment"))
         rows = self._db.execute(
             "SELECT s.inode, s.offset, s.length, s.blob, s.blob_offset, i.size, i.flags, i.version, i.safe "
             "FROM segment s JOIN inode i ON i.inode = s.inode ORDER BY s.inode, s.offset"
@@ -116,7 +120,6 @@ class ContentCheck:
         last, end = 0, 0
         for inode, offset, length, blob, place, size, flags, version, safe in rows:
             end = end if inode == last else 0
-            self._used.add(blob)
             if blob not in lengths:
                 lengths[blob] = self._length(blob)
             there = lengths[blob] or 0
@@ -162,6 +165,9 @@ class ContentCheck:
             yield Finding("content-left", text, harmless=True)
 
     def _stray(self, number: int, path: Path, row: tuple[Any, ...] | None) -> Finding:
+        if row is None and self._leftovers.remains(number) is None:
+            text = f"{path} belongs to no file, and does not fit what else is left of inode {number}; it is kept."
+            return Finding("content-stray", text)
         if row is None:
             fix = Fix("adopt", (number,), f"keep it as lost+found/#{number}")
             return Finding("content-stray", f"{path} belongs to no file.", fix)

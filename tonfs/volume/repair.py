@@ -1,7 +1,7 @@
 """The steps of `tonfs fsck --repair`. Nothing that may be somebody's data is deleted: it goes to `lost+found`.
 
 Rows and files go only when the check has proved, reading everything without an error, that nothing refers to them.
-All changes of the index are one durable transaction; content files are touched after it.
+All changes of the index are one durable transaction; content files are cut and removed only after it.
 """
 
 from __future__ import annotations
@@ -21,8 +21,9 @@ from ..ids import Inode
 from . import extents as ext
 from . import schema
 from .api import ROOT
-from .check import PER_INODE, Finding
+from .check import Finding
 from .content import ContentStore
+from .remains import Leftovers, Remains
 from .schema import CONTENT, COVERED, DIRTY, INLINE, REMOTE, SEGMENTED, WINDOW_SIZE
 
 LOST: Final = b"lost+found"
@@ -35,6 +36,7 @@ class Repair:
         self._volume = volume
         self._content = volume / "content"
         self._db = schema.connect(volume / schema.INDEX_NAME)
+        self._leftovers = Leftovers(self._db, self._content)
         self._after: list[Callable[[], None]] = []
         self._lost: int | None = None
         self._now = time.time_ns()
@@ -159,28 +161,46 @@ class Repair:
         self._db.execute("DELETE FROM name WHERE inode = ? AND cookie != ?", (inode, cookie))
 
     def settle_name(self, cookie: int, inode: int) -> None:
-        """A name without inode: the file is made again if its content file is here; else there is nothing behind it."""
+        """A name without inode: the file is made again from what is left; with nothing left, the name goes."""
         if self._db.execute("SELECT 1 FROM inode WHERE inode = ?", (inode,)).fetchone() is not None:
             return  # another name of the file was settled before
-        path = ContentStore.path_below(self._content, Inode(inode))
-        rows = sum(
-            self._db.execute(f"SELECT count(*) FROM {table} WHERE inode = ?", (inode,)).fetchone()[0]
-            for table in PER_INODE
-        )
-        if path.exists():
-            self._make_file(inode, path)
-        elif not rows and not self._db.execute("SELECT 1 FROM name WHERE parent = ?", (inode,)).fetchone():
+        left = self._leftovers.remains(inode)
+        if left is not None and not left.bare:
+            self._make_file(inode, left)
+        elif self._leftovers.nothing_of(inode):
             self._db.execute("DELETE FROM name WHERE cookie = ?", (cookie,))
 
-    def _make_file(self, inode: int, path: Path) -> None:
-        """A regular file of the bytes in a content file; all of them count as not packed."""
-        self._db.execute("DELETE FROM extent WHERE inode = ?", (inode,))
+    def _make_file(self, inode: int, left: Remains) -> None:
+        """A file of what is left of it. What packs have of it and its local bytes do not is fetched when it is read."""
         (links,) = self._db.execute("SELECT count(*) FROM name WHERE inode = ?", (inode,)).fetchone()
-        size = path.stat().st_size
-        self._insert_inode(inode, stat.S_IFREG | 0o600, max(1, links), size, CONTENT | (DIRTY if size else 0))
+        self._insert_inode(inode, left.mode, max(1, links), left.size, left.place)
+        if stat.S_ISLNK(left.mode):
+            self._db.execute("UPDATE inode SET blocks = 0 WHERE inode = ?", (inode,))
         for table, bit in (("xattr", schema.XATTRS), ("record", schema.RECORD)):
             if self._db.execute(f"SELECT 1 FROM {table} WHERE inode = ?", (inode,)).fetchone() is not None:
                 self.set_flag(inode, bit)
+        if not left.place:
+            self._db.execute("UPDATE extent SET local = 0 WHERE inode = ? AND pack IS NOT NULL", (inode,))
+        if left.place == CONTENT and left.length < left.size:
+            # Before the commit: without it the file would be damaged, and without the commit it is as good as before.
+            with ContentStore.path_below(self._content, Inode(inode)).open("r+b") as stream:
+                stream.truncate(left.size)
+                os.fsync(stream.fileno())
+        if stat.S_ISREG(left.mode):
+            self.reshape(inode)
+
+    def _make_lost_file(self, inode: int) -> None:
+        """The same in lost+found."""
+        if self._db.execute("SELECT 1 FROM inode WHERE inode = ?", (inode,)).fetchone() is not None:
+            return  # made by an earlier step
+        left = self._leftovers.remains(inode)
+        if left is not None:
+            self._make_file(inode, left)
+            self._add_name(self._lost_and_found(), self._key(inode), inode)
+
+    def rescue_rows(self, inode: int) -> None:
+        """Rows of several tables may be the last that know where somebody's bytes are."""
+        self._make_lost_file(inode)
 
     def drop_attached(self, folder: int, slot: int, inode: int) -> None:
         self._db.execute("DELETE FROM attached WHERE dir = ? AND slot = ?", (folder, slot))
@@ -191,8 +211,9 @@ class Repair:
         if here is not None and named is None:
             self.rescue_inode(inode)
 
-    def drop_rows(self, table: str, inode: int) -> None:
-        self._db.execute(f"DELETE FROM {table} WHERE inode = ?", (inode,))
+    def drop_parts(self, inode: int) -> None:
+        """Sizes and checksums of the parts of an object of which nothing else is left."""
+        self._db.execute("DELETE FROM object_part WHERE inode = ?", (inode,))
 
     # Bytes ------------------------------------------------------------------------------------------------------
 
@@ -202,7 +223,9 @@ class Repair:
         self.reshape(inode)
 
     def uncover_pack(self, pack: int) -> None:
-        """The same for every file of a pack."""
+        """The same for every file of a pack, unless an earlier step found that some of the bytes are not here."""
+        if self._db.execute("SELECT 1 FROM extent WHERE pack = ? AND local = 0 LIMIT 1", (pack,)).fetchone():
+            return
         inodes = self._db.execute("SELECT DISTINCT inode FROM extent WHERE pack = ?", (pack,)).fetchall()
         self._db.execute("DELETE FROM extent WHERE pack = ?", (pack,))
         for (inode,) in inodes:
@@ -235,6 +258,10 @@ class Repair:
 
     def make_all_remote(self, inode: int) -> None:
         """The same for a file whose bytes are in the index or in several content files, all of them packed."""
+        size = self._db.execute("SELECT size FROM inode WHERE inode = ?", (inode,)).fetchone()[0]
+        if not ext.shape(self._db, Inode(inode), size)[2]:
+            self.reshape(inode)  # its flags said so, its extents do not
+            return
         self._db.execute("UPDATE extent SET local = 0 WHERE inode = ? AND pack IS NOT NULL", (inode,))
         for table in ("inline", "segment"):
             self._db.execute(f"DELETE FROM {table} WHERE inode = ?", (inode,))
@@ -248,10 +275,7 @@ class Repair:
 
     def adopt(self, number: int) -> None:
         """A content file that belongs to nobody becomes a file in lost+found."""
-        if self._db.execute("SELECT 1 FROM inode WHERE inode = ?", (number,)).fetchone() is not None:
-            return  # a name spoke of it, and settle_name was here before
-        self._make_file(number, ContentStore.path_below(self._content, Inode(number)))
-        self._add_name(self._lost_and_found(), self._key(number), number)
+        self._make_lost_file(number)
 
     def drop_content(self, number: int) -> None:
         """A content file of an inode whose every byte is elsewhere."""

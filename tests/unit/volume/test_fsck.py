@@ -20,7 +20,7 @@ from tonfs.cli.fsck import Outcome, _Shown, look, run
 from tonfs.errors import Busy, Damaged, NotFound, UsageError
 from tonfs.ids import Inode
 from tonfs.volume import ROOT, PackedFile, Volume
-from tonfs.volume.schema import ATTACHED, CONTENT, DIRTY, INLINE, SEGMENTED, XATTRS
+from tonfs.volume.schema import ATTACHED, CONTENT, COVERED, DIRTY, INLINE, REMOTE, SEGMENTED, XATTRS
 
 BIG = os.urandom(200_000)
 SMALL = b"small and packed"
@@ -233,6 +233,29 @@ def changed_segments(world: World) -> None:
     flip(world.content(world.big), 70_000)
 
 
+def without(world: World, what: str) -> None:
+    """Row and names of an inode are gone."""
+    world.sql(*(f"DELETE FROM {table} WHERE inode = {vars(world)[what]}" for table in ("inode", "name")))
+
+
+def tiny_remains(world: World) -> None:
+    volume = Volume(world.path)
+    vars(world)["tiny"] = world._file(volume, ROOT, b"tiny", b"inline")
+    volume.close()
+    without(world, "tiny")
+
+
+def shared_remains(world: World) -> None:
+    """`fresh` has moved on to a content file of its own; what is in its first one, a removed copy has alone."""
+    world.content(700).parent.mkdir(exist_ok=True)
+    shutil.copy(world.content(world.fresh), world.content(700))
+    world.sql(
+        f"UPDATE inode SET blob = 700 WHERE inode = {world.fresh}",
+        f"INSERT INTO segment VALUES (777, 0, {len(FRESH)}, {world.fresh}, 0, 0)",
+        "UPDATE meta SET value = '9000' WHERE key IN ('inode_next', 'inode_ceiling')",
+    )
+
+
 MENDED: list[tuple[str, Damage, str, dict[str, bytes]]] = [
     ("no root directory", sql("DELETE FROM inode WHERE inode = 1"), "root", WHOLE),
     ("an object on a directory that is gone", sql("DELETE FROM name WHERE inode = {small}",
@@ -265,8 +288,32 @@ MENDED: list[tuple[str, Damage, str, dict[str, bytes]]] = [
      "link-count", WHOLE),
     ("a wrong link count", sql("UPDATE inode SET nlink = 9 WHERE inode = {big}"), "link-count", WHOLE),
     ("a wrong link count of a directory", sql("UPDATE inode SET nlink = 9 WHERE inode = {dir}"), "link-count", WHOLE),
-    ("attributes of an inode that is gone", sql("INSERT INTO xattr VALUES (777, 'user.x', 'y')"),
+    ("attributes of an inode that is gone", sql("INSERT INTO xattr VALUES (777, CAST('user.x' AS BLOB), 'y')"),
+     "rows-without-inode", WHOLE | {"lost+found/#777": b""}),
+    ("parts of an object that is gone", sql("INSERT INTO object_part VALUES (777, 1, 0, 5, '')"),
      "rows-without-inode", WHOLE),
+    ("small bytes without inode and name", partial(without, what="small"), "rows-without-inode",
+     {k: v for k, v in WHOLE.items() if k != "d/small"} | {"lost+found/#{small}": SMALL}),
+    ("small bytes that are not packed, without inode and name", tiny_remains, "rows-without-inode",
+     WHOLE | {"lost+found/#{tiny}": b"inline"}),
+    ("evicted bytes without inode and name", lambda world: (world.evict(), without(world, "big"))[1],
+     "rows-without-inode", {"d/small": b"remote", "fresh": FRESH, "d/sub/again": FRESH, "link": b"other",
+     "lost+found/#{big}": b"remote"}),
+    ("segments without inode and name", lambda world: (segmented(world, "fresh"), without(world, "fresh"))[1],
+     "rows-without-inode", {"d/big": BIG, "d/small": SMALL, "link": b"other", "lost+found/#{fresh}": FRESH}),
+    ("segments in another's content file, without inode and name", shared_remains, "rows-without-inode",
+     WHOLE | {"lost+found/#777": FRESH}),
+    ("a symlink's target without inode and name", partial(without, what="link"), "rows-without-inode",
+     {k: v for k, v in WHOLE.items() if k != "link"} | {"lost+found/#{link}": b"other"}),
+    ("a name whose inode row is gone, but not its small bytes", sql("DELETE FROM inode WHERE inode = {small}"),
+     "name-without-inode", WHOLE),
+    ("a name whose inode row is gone, but not its segments", lambda world: (segmented(world, "big"),
+     world.sql(f"DELETE FROM inode WHERE inode = {world.big}"))[1], "name-without-inode", WHOLE),
+    ("a name whose inode row is gone, but not its packed bytes", lambda world: (world.evict(),
+     world.sql(f"DELETE FROM inode WHERE inode = {world.big}"))[1], "name-without-inode",
+     {**WHOLE, "d/big": b"remote", "d/small": b"remote"}),
+    ("a symlink's name whose inode row is gone", sql("DELETE FROM inode WHERE inode = {link}"),
+     "name-without-inode", WHOLE),
     ("attributes that the inode denies", sql(f"UPDATE inode SET flags = flags & ~{XATTRS} WHERE inode = {{fresh}}"),
      "flags", WHOLE),
     ("a counter behind the numbers in use", sql("UPDATE meta SET value = '3' WHERE key LIKE 'inode_%'"),
@@ -319,6 +366,117 @@ def test_damage_is_found_and_mended(
     assert all(done.repaired(one) for one in seen.damage)
     assert world.fsck().damage == []
     assert world.tree() == {key.format(**vars(world)): value for key, value in after.items()}
+
+
+def partly_evicted(world: World) -> None:
+    """Bytes of a packed file were overwritten before it was evicted: its content file has those, and holes."""
+    start, end = 65_536, 65_536 + len(FRESH)
+    world.proven()
+    world.sql(
+        f"INSERT INTO extent SELECT inode, {end}, length - {end}, pack, pack_offset + {end}, 0 FROM extent "
+        f"WHERE inode = {world.big}",
+        f"UPDATE extent SET length = {start}, local = 0 WHERE inode = {world.big} AND offset = 0",
+        f"UPDATE inode SET flags = {CONTENT | DIRTY | COVERED | REMOTE} WHERE inode = {world.big}",
+    )
+    world.content(world.big).write_bytes(bytes(start) + FRESH + bytes(len(BIG) - end))
+    assert world.fsck().damage == []
+
+
+def overwritten(world: World) -> None:
+    """Bytes of a file were overwritten after it was evicted: they lie in a content file of another number."""
+    world.evict()
+    volume = Volume(world.path)
+    volume.write(world.big, 65_536, FRESH)
+    volume.close()
+
+
+@pytest.mark.parametrize(("named", "length"), [(True, None), (False, None), (True, 65_536 + len(FRESH))])
+def test_a_partly_evicted_file_that_is_made_again_has_all_its_bytes(
+    world: World, named: bool, length: int | None
+) -> None:
+    partly_evicted(world)
+    extents = "SELECT * FROM extent ORDER BY inode, offset"
+    with world.index() as db:
+        before = db.execute(extents).fetchall()
+    assert any(row[0] == world.big and not row[5] for row in before)
+    world.sql(f"DELETE FROM inode WHERE inode = {world.big}")
+    if not named:
+        world.sql(f"DELETE FROM name WHERE inode = {world.big}")
+    if length is not None:
+        os.truncate(world.content(world.big), length)
+    assert world.fsck(repair=True).damage == []
+    with world.index() as db:
+        assert db.execute(extents).fetchall() == before
+    volume = Volume(world.path)
+    assert volume.getattr(world.big).size == len(BIG)
+    assert volume.read(world.big, 65_536, len(FRESH)).data == FRESH
+    assert volume.read(world.big, 0, 10).missing
+    assert volume.read(world.big, len(BIG) - 10, 10).missing
+    check(volume)
+    volume.close()
+
+
+def _rows(world: World) -> list[str]:
+    with world.index() as db:
+        return list(db.iterdump())
+
+
+def _files(world: World) -> dict[str, int]:
+    return {str(path): path.stat().st_size for path in (world.path / "content").rglob("*") if path.is_file()}
+
+
+def two_places(world: World) -> None:
+    beside_inline(world)
+    world.sql("DELETE FROM inode WHERE inode = (SELECT inode FROM name WHERE key = CAST('tiny' AS BLOB))")
+
+
+UNCLEAR: list[tuple[str, Damage, str]] = [
+    ("a name whose bytes may be in two places", two_places, "name-without-inode"),
+    ("bytes that may be in two places", lambda world: (two_places(world),
+     world.sql("DELETE FROM name WHERE key = CAST('tiny' AS BLOB)"))[1], "rows-without-inode"),
+    ("evicted bytes with a gap", lambda world: (overwritten(world), without(world, "big"))[1],
+     "rows-without-inode"),
+    ("packed bytes behind a content file that was cut", lambda world: (cut(world), without(world, "big"))[1],
+     "rows-without-inode"),
+    ("attributes of a name that say nothing of its bytes", sql("DELETE FROM inode WHERE inode = {fresh}",
+     "UPDATE name SET inode = 777 WHERE inode = {fresh}", "UPDATE xattr SET inode = 777"), "name-without-inode"),
+    ("rows of an upload's part", lambda world: (without(world, "small"),
+     world.sql(f"INSERT INTO upload_part VALUES ('u', 1, {world.small}, 16, '', '', 0)"))[1], "rows-without-inode"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "damage", "kind"), UNCLEAR, ids=[row[0] for row in UNCLEAR])
+def test_remains_that_do_not_make_a_file_are_kept(name: str, damage: Damage, kind: str, world: World) -> None:
+    damage(world)
+    tables = ("xattr", "record", "extent", "inline", "segment", "symlink", "name")
+    kept = [line for line in _rows(world) if line.startswith(tuple(f'INSERT INTO "{table}"' for table in tables))]
+    files = _files(world)
+    seen = {(one.kind, one.fix is None, "kept" in one.text) for one in world.fsck(1).damage}
+    assert (kind, True, True) in seen
+    assert kind in {one.kind for one in world.fsck(1, repair=True).damage}
+    assert set(kept) <= set(_rows(world))
+    assert _files(world).items() >= files.items()
+
+
+def test_bytes_that_only_a_lost_pack_has_stay_known(world: World) -> None:
+    """Its providers are not proven, which is not to say that they do not have it."""
+    lose(world, "big")
+    shutil.rmtree(world.path / "packs")
+    assert "pack-lost" in {one.kind for one in world.fsck(repair=True).damage}
+    with world.index() as db:
+        assert db.execute("SELECT length, local FROM extent WHERE inode = ?", (world.big,)).fetchall() == [
+            (len(BIG), 0)
+        ]
+
+
+def test_unpacked_bytes_of_a_file_that_says_it_is_clean_are_kept(world: World) -> None:
+    segmented(world, "big")
+    cut(world)
+    world.sql(f"UPDATE extent SET length = 100 WHERE inode = {world.big}")
+    assert {one.kind for one in world.fsck(1).damage} == {"flags", "content-lost"}
+    assert "content-lost" in {one.kind for one in world.fsck(1, repair=True).damage}
+    with world.index() as db:
+        assert db.execute("SELECT count(*) FROM segment").fetchone() == (1,)
 
 
 def test_a_pack_with_a_wrong_manifest_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
