@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Final
 
 from ..bagfiles import StoredBag
-from ..errors import Damaged, NotFound
+from ..errors import Damaged, NotFound, TonfsError
 from ..ids import Inode
 from . import extents as ext
 from . import schema
@@ -39,6 +39,7 @@ class Repair:
         self._leftovers = Leftovers(self._db, self._content)
         self._after: list[Callable[[], None]] = []
         self._lost: int | None = None
+        self._whole_packs: dict[str, bool] = {}
         self._now = time.time_ns()
 
     def run(self, findings: Iterable[Finding]) -> int:
@@ -218,18 +219,66 @@ class Repair:
     # Bytes ------------------------------------------------------------------------------------------------------
 
     def uncover(self, inode: int, offset: int) -> None:
-        """Bytes that are here count as not packed."""
+        """Bytes that are here count as not packed. If they are not, what leads to a pack stays."""
+        if not self._all_here(inode):
+            return
         self._db.execute("DELETE FROM extent WHERE inode = ? AND offset = ?", (inode, offset))
         self.reshape(inode)
 
     def uncover_pack(self, pack: int) -> None:
-        """The same for every file of a pack, unless an earlier step found that some of the bytes are not here."""
+        """The same for every file of a pack."""
         if self._db.execute("SELECT 1 FROM extent WHERE pack = ? AND local = 0 LIMIT 1", (pack,)).fetchone():
-            return
+            return  # an earlier step found that some of the bytes are not here
         inodes = self._db.execute("SELECT DISTINCT inode FROM extent WHERE pack = ?", (pack,)).fetchall()
+        if not all(self._all_here(inode) for (inode,) in inodes):
+            return
         self._db.execute("DELETE FROM extent WHERE pack = ?", (pack,))
         for (inode,) in inodes:
             self.reshape(inode)
+
+    def _all_here(self, inode: int) -> bool:
+        """The file has local bytes, and its content files are as long as they must be."""
+        row = self._db.execute("SELECT size, flags, blob FROM inode WHERE inode = ?", (inode,)).fetchone()
+        if row is None:
+            return False
+        size, flags, blob = row
+        ends = [(blob or inode, min(size, WINDOW_SIZE))] if flags & CONTENT else []
+        if flags & SEGMENTED:
+            ends = self._db.execute(
+                "SELECT blob, max(blob_offset + length) FROM segment WHERE inode = ? GROUP BY blob", (inode,)
+            ).fetchall()
+        if flags & INLINE:
+            return self._db.execute("SELECT 1 FROM inline WHERE inode = ?", (inode,)).fetchone() is not None
+        return bool(ends) and all(self._length(number) >= end for number, end in ends)
+
+    def _length(self, number: int) -> int:
+        """Of a content file; -1: it is not there."""
+        try:
+            return ContentStore.path_below(self._content, Inode(number)).stat().st_size
+        except FileNotFoundError:
+            return -1
+
+    def _packs_known(self, inode: int) -> bool:
+        """Every pack of the file is whole on this disk (all of it is read), or proven by providers."""
+        packs = self._db.execute(
+            "SELECT p.bag_id, p.proven FROM extent e LEFT JOIN pack p ON p.pack = e.pack "
+            "WHERE e.inode = ? AND e.pack IS NOT NULL",
+            (inode,),
+        ).fetchall()
+        return all(bag and (proven or self._whole(bag.hex())) for bag, proven in packs)
+
+    def _whole(self, pack: str) -> bool:
+        if pack not in self._whole_packs:
+            try:
+                stored = StoredBag.open(self._volume / "packs" / pack)
+            except TonfsError:
+                return False
+            try:
+                pieces = range(stored.info.pieces if stored.info else 0)
+                self._whole_packs[pack] = stored.complete and all(map(stored.intact, pieces))
+            finally:
+                stored.close()
+        return self._whole_packs[pack]
 
     def reshape(self, inode: int) -> None:
         """Flags from the extents."""
@@ -250,7 +299,7 @@ class Repair:
             "SELECT 1 FROM extent WHERE inode = ? AND local = 1 AND pack IS NOT NULL", (inode,)
         ).fetchone()
         path = ContentStore.path_below(self._content, Inode(blob or inode))
-        if here is None and not flags & DIRTY:
+        if here is None and not flags & DIRTY and (not length or self._packs_known(inode)):
             self._db.execute(f"UPDATE inode SET flags = flags & ~{CONTENT} WHERE inode = ?", (inode,))
             self._after.append(lambda: path.unlink(missing_ok=True))
         elif path.exists():
@@ -258,11 +307,11 @@ class Repair:
 
     def make_all_remote(self, inode: int) -> None:
         """The same for a file whose bytes are in the index or in several content files, all of them packed."""
-        size = self._db.execute("SELECT size FROM inode WHERE inode = ?", (inode,)).fetchone()[0]
-        if not ext.shape(self._db, Inode(inode), size)[2]:
-            self.reshape(inode)  # its flags said so, its extents do not
-            return
         self._db.execute("UPDATE extent SET local = 0 WHERE inode = ? AND pack IS NOT NULL", (inode,))
+        (size,) = self._db.execute("SELECT size FROM inode WHERE inode = ?", (inode,)).fetchone()
+        if not ext.shape(self._db, Inode(inode), size)[2] or not self._packs_known(inode):
+            self.reshape(inode)  # not all of it is packed, or a pack is nowhere: what is here of it stays
+            return
         for table in ("inline", "segment"):
             self._db.execute(f"DELETE FROM {table} WHERE inode = ?", (inode,))
         self._db.execute(f"UPDATE inode SET flags = flags & ~{INLINE | SEGMENTED} WHERE inode = ?", (inode,))

@@ -469,6 +469,36 @@ def test_bytes_that_only_a_lost_pack_has_stay_known(world: World) -> None:
         ]
 
 
+@pytest.mark.parametrize("gone", [True, False])
+def test_what_is_left_of_a_copy_stays_while_its_pack_is_lost(world: World, gone: bool) -> None:
+    cut(world)
+    if gone:
+        shutil.rmtree(world.path / "packs")
+    else:
+        damaged_pack(world, proven=False)
+    assert world.fsck(repair=True).damage
+    assert world.content(world.big).read_bytes()[:1000] == BIG[:1000]
+
+
+def test_segments_stay_while_the_pack_is_lost(world: World) -> None:
+    segmented(world, "big")
+    cut(world)
+    shutil.rmtree(world.path / "packs")
+    assert "pack-lost" in {one.kind for one in world.fsck(repair=True).damage}
+    with world.index() as db:
+        assert db.execute("SELECT count(*) FROM segment").fetchone() == (1,)
+        assert db.execute("SELECT local FROM extent WHERE inode = ?", (world.big,)).fetchall() == [(0,)]
+    assert world.content(world.big).read_bytes() == BIG[:1000]
+
+
+def test_an_extent_that_does_not_fit_stays_when_the_local_copy_is_lost(world: World) -> None:
+    lose(world, "big")
+    world.sql(f"UPDATE extent SET length = length + 1 WHERE inode = {world.big}")
+    assert "extent" in {one.kind for one in world.fsck(1, repair=True).damage}
+    with world.index() as db:
+        assert db.execute("SELECT count(*) FROM extent WHERE inode = ?", (world.big,)).fetchone() == (1,)
+
+
 def test_unpacked_bytes_of_a_file_that_says_it_is_clean_are_kept(world: World) -> None:
     segmented(world, "big")
     cut(world)
