@@ -18,7 +18,7 @@ from .api import Change
 from .core import Core, index_error
 from .folder import MAX_WHOLE, Folder
 from .node import COLUMNS, Node
-from .schema import DIRTY
+from .schema import DIRTY, WAL_SIZE
 
 log = get_logger(__name__)
 
@@ -30,7 +30,7 @@ DATA_CACHE: Final = 24 << 20
 INODE_BATCH: Final = 4096
 MAX_NEW: Final = 600
 """Numbers that one atomic change may need: the directories of the longest S3 key."""
-WAL_CHECKPOINT: Final = 8 << 20
+WAL_CHECKPOINT: Final = WAL_SIZE
 WAL_LIMIT: Final = 64 << 20
 WAL_SYNC_INTERVAL: Final = 0.5
 UNDOOM_INTERVAL: Final = 10.0

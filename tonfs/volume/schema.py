@@ -33,6 +33,8 @@ _SYNCED: Final = 2048  # of version 5: `safe` is `size`
 
 WINDOW_SIZE: Final = 1 << 40
 """Bytes of a file that one content file holds; what lies beyond goes to the next one. ext4 ends at 16 TiB."""
+WAL_SIZE: Final = 8 << 20
+"""The index's log is checkpointed when it is longer, and has this length again when it starts anew."""
 
 _V1: Final = """
 -- Facts about the volume as a whole. Keys: volume_id (random hex), clean (1 after an orderly close, else 0),
@@ -251,6 +253,7 @@ def connect(
     # Commits reach the disk by our own fsync of the WAL; see core.py. Checkpoints sync what they must.
     db.execute("PRAGMA synchronous = NORMAL")
     db.execute("PRAGMA wal_autocheckpoint = 0")
+    db.execute(f"PRAGMA journal_size_limit = {WAL_SIZE}")
     db.execute("PRAGMA temp_store = MEMORY")
     # Debian's SQLite overwrites what is freed with zeros, which doubles the pages of a commit.
     db.execute("PRAGMA secure_delete = OFF")

@@ -210,6 +210,22 @@ def test_the_log_gets_its_blocks_before_they_are_needed(
     assert os.fstat(volume._wal).st_size == size, "the log was cut and gets them again"
 
 
+def test_the_index_is_written_when_its_log_is_full_and_not_after_each_commit(volume: Volume) -> None:
+    volume.background()
+    asked: list[str] = []
+    volume._checkpointer.set_trace_callback(asked.append)
+    for number in range(640):
+        new(volume, b"%d" % number, b"x" * 14_000)
+    volume.background()
+    assert len(asked) == 1, "the log has more than its size"
+    for number in range(3):
+        new(volume, b"later %d" % number, b"small")
+        volume.background()
+    volume._checkpointer.set_trace_callback(None)
+    assert len(asked) == 1
+    assert os.fstat(volume._wal).st_size == inodes_module.WAL_CHECKPOINT
+
+
 def test_without_room_the_log_grows_as_it_needs(volume: Volume, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object) -> int:
         raise OSError(28, "full")
