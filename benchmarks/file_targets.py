@@ -139,9 +139,19 @@ def rclone(base: Path) -> Target | None:
     return _foreground("rclone", argv, point)
 
 
+def floor(base: Path) -> Target:
+    """A server on pyfuse3 that does nothing but answer (floor.py)."""
+    source, point = base / "floor-source", base / "floor"
+    source.mkdir(parents=True)
+    return _foreground(
+        "floor", [sys.executable, str(Path(__file__).with_name("floor.py")), str(source), str(point)], point
+    )
+
+
 MAKERS: dict[str, Callable[[Path], Target | None]] = {
     "tonfs": tonfs,
     "C": passthrough,
+    "floor": floor,
     "below": plain,
     "rclone": rclone,
 }

@@ -29,7 +29,7 @@ from file_works import WORKS, Place, Sizes, Work, clean, make_archive
 
 SETTLE = 0.4
 """Seconds for a server to finish what it does in the background: tonfs commits within 0.2 s."""
-OTHERS = ("C", "below", "rclone")
+OTHERS = ("C", "floor", "below", "rclone")
 QUICK = Sizes(megabytes=64, small=500, random_reads=500, random_writes=2000, folders=100, commits=30, appends=30)
 PEAK_GOAL = 150 << 20
 
