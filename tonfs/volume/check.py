@@ -295,7 +295,7 @@ def _strangers(db: sqlite3.Connection, leftovers: Leftovers) -> Iterator[Finding
         ).fetchall():
             text = f"{count} rows of {table} speak of inode {inode}, which is gone"
             if leftovers.remains(inode) is not None:
-                fix = Fix("rescue_rows", (inode,), f"make a file of what is left: lost+found/#{inode}")
+                fix = Fix("adopt", (inode,), f"make a file of what is left: lost+found/#{inode}")
                 yield Finding("rows-without-inode", f"{text}.", fix)
             elif leftovers.tables_of(inode) == {"object_part"}:
                 # Numbers and checksums of bytes that are gone.

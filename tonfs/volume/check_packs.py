@@ -26,6 +26,18 @@ _CHUNK: Final = 1 << 20
 _PERHAPS: Final = " Providers may have it all the same: let the agent audit them ('tonfs up'), then look again."
 
 
+def is_whole(directory: Path) -> bool:
+    """All of a pack is in its directory and has the right hashes. Slow: reads it."""
+    try:
+        stored = StoredBag.open(directory)
+    except TonfsError:
+        return False
+    try:
+        return stored.complete and all(map(stored.intact, range(stored.info.pieces if stored.info else 0)))
+    finally:
+        stored.close()
+
+
 @dataclass(frozen=True, slots=True)
 class _Pack:
     pack: int
@@ -165,16 +177,7 @@ class PackCheck:
                 return
 
     def _has_good(self, pack: _Pack) -> bool:
-        if pack.proven:
-            return True
-        try:
-            stored = StoredBag.open(self._volume / "packs" / pack.name)
-        except TonfsError:
-            return False
-        try:
-            return stored.complete and all(map(stored.intact, range(stored.info.pieces if stored.info else 0)))
-        finally:
-            stored.close()
+        return bool(pack.proven) or is_whole(self._volume / "packs" / pack.name)
 
     def _digest(self, inode: int, offset: int, length: int) -> bytes:
         """Of a range of a file's local bytes; b"" when some are not there (that is level 1's finding)."""

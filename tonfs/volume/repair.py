@@ -16,12 +16,13 @@ from pathlib import Path
 from typing import Final
 
 from ..bagfiles import StoredBag
-from ..errors import Damaged, NotFound, TonfsError
+from ..errors import Damaged, NotFound
 from ..ids import Inode
 from . import extents as ext
 from . import schema
 from .api import ROOT
 from .check import Finding
+from .check_packs import is_whole
 from .content import ContentStore
 from .remains import Leftovers, Remains
 from .schema import CONTENT, COVERED, DIRTY, INLINE, REMOTE, SEGMENTED, WINDOW_SIZE
@@ -190,18 +191,15 @@ class Repair:
         if stat.S_ISREG(left.mode):
             self.reshape(inode)
 
-    def _make_lost_file(self, inode: int) -> None:
-        """The same in lost+found."""
+    def adopt(self, inode: int) -> None:
+        """What is left of an inode that nobody knows, a content file or rows, becomes a file in lost+found. Rows of
+        several tables may be the last that know where somebody's bytes are."""
         if self._db.execute("SELECT 1 FROM inode WHERE inode = ?", (inode,)).fetchone() is not None:
             return  # made by an earlier step
         left = self._leftovers.remains(inode)
         if left is not None:
             self._make_file(inode, left)
             self._add_name(self._lost_and_found(), self._key(inode), inode)
-
-    def rescue_rows(self, inode: int) -> None:
-        """Rows of several tables may be the last that know where somebody's bytes are."""
-        self._make_lost_file(inode)
 
     def drop_attached(self, folder: int, slot: int, inode: int) -> None:
         self._db.execute("DELETE FROM attached WHERE dir = ? AND slot = ?", (folder, slot))
@@ -269,15 +267,7 @@ class Repair:
 
     def _whole(self, pack: str) -> bool:
         if pack not in self._whole_packs:
-            try:
-                stored = StoredBag.open(self._volume / "packs" / pack)
-            except TonfsError:
-                return False
-            try:
-                pieces = range(stored.info.pieces if stored.info else 0)
-                self._whole_packs[pack] = stored.complete and all(map(stored.intact, pieces))
-            finally:
-                stored.close()
+            self._whole_packs[pack] = is_whole(self._volume / "packs" / pack)
         return self._whole_packs[pack]
 
     def reshape(self, inode: int) -> None:
@@ -321,10 +311,6 @@ class Repair:
         """A local copy is not what its pack holds: the pack's bytes count."""
         self._db.execute("UPDATE extent SET local = 0 WHERE inode = ? AND offset = ?", (inode, offset))
         self.reshape(inode)
-
-    def adopt(self, number: int) -> None:
-        """A content file that belongs to nobody becomes a file in lost+found."""
-        self._make_lost_file(number)
 
     def drop_content(self, number: int) -> None:
         """A content file of an inode whose every byte is elsewhere."""
